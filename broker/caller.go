@@ -1,0 +1,32 @@
+package broker
+
+import "time"
+
+// A Caller is the process that asks, as the kernel tells it. Only UID and PID
+// are facts to decide by; the rest is what the process says of itself, to be
+// shown and recorded.
+type Caller struct {
+	UID     int    `json:"uid"`
+	User    string `json:"user,omitempty"`
+	PID     int    `json:"pid"`               // 0: in a PID namespace that we cannot see
+	Program string `json:"program,omitempty"` // see [ProgramOf]
+	Exe     string `json:"exe,omitempty"`     // path of the asking executable
+	Command string `json:"command,omitempty"` // its command line, secrets masked
+	Cwd     string `json:"cwd,omitempty"`
+	TTY     string `json:"tty,omitempty"` // "/dev/pts/3"
+	Via     string `json:"via,omitempty"` // the surface: credential-process, export, whoami, keys, daemon
+
+	// Resolved says that Ancestors is complete: the walk reached the first
+	// process, and each parent was older than its child.
+	Resolved  bool      `json:"resolved"`
+	Ancestors []Process `json:"ancestors,omitempty"` // nearest first
+}
+
+// A Process is one ancestor of a [Caller].
+type Process struct {
+	PID     int       `json:"pid"`
+	Exe     string    `json:"exe,omitempty"`
+	Command string    `json:"command,omitempty"`
+	Args    []string  `json:"-"` // argv as read, bounded; the source of Command and of the program's name
+	Started time.Time `json:"-"`
+}

@@ -1,0 +1,72 @@
+package broker
+
+import "time"
+
+// An EventKind names what happened; the set is part of the audit log's
+// public format.
+type EventKind string
+
+// The events.
+const (
+	EventDaemonStarted     EventKind = "daemon.started"
+	EventDaemonStopped     EventKind = "daemon.stopped"
+	EventLogRecovered      EventKind = "log.recovered"
+	EventKeyAdded          EventKind = "key.added"
+	EventKeyRemoved        EventKind = "key.removed"
+	EventSessionRequested  EventKind = "session.requested" // on disk before STS is called
+	EventSessionIssued     EventKind = "session.issued"
+	EventSessionRenewed    EventKind = "session.renewed"
+	EventSessionEnded      EventKind = "session.ended"
+	EventCredentialsServed EventKind = "credentials.served" // written before they leave
+	EventRequestDenied     EventKind = "request.denied"     // by a rule, by AWS, by the keychain, by the user
+	EventRequestFailed     EventKind = "request.failed"     // anything else that went wrong
+)
+
+// The outcomes of an [Event].
+const (
+	OutcomeOK     = "ok"
+	OutcomeDenied = "denied"
+	OutcomeFailed = "failed"
+)
+
+// An Event is one entry of the audit log, less the sequence number and the
+// time, which the log gives it. Field order and names are the log's format;
+// absent fields are omitted. No field can hold a [Secret]: a test walks the
+// types.
+type Event struct {
+	Kind     EventKind     `json:"event"`
+	Outcome  string        `json:"outcome"`
+	Profile  string        `json:"profile,omitempty"`
+	Account  string        `json:"account,omitempty"`
+	RoleARN  string        `json:"role_arn,omitempty"`
+	Key      *EventKey     `json:"key,omitempty"`
+	Session  *EventSession `json:"session,omitempty"`
+	Lease    string        `json:"lease,omitempty"`
+	Caller   *Caller       `json:"caller,omitempty"`
+	Groups   []string      `json:"groups,omitempty"`
+	Reason   string        `json:"reason,omitempty"`   // given by the caller, or why a session ended
+	Decision string        `json:"decision,omitempty"` // which rule allowed or refused
+	Error    *EventError   `json:"error,omitempty"`
+}
+
+// An EventKey names the long-term key behind an [Event].
+type EventKey struct {
+	Name        string `json:"name,omitempty"`
+	AccessKeyID string `json:"access_key_id,omitempty"`
+	UserARN     string `json:"user_arn,omitempty"`
+}
+
+// An EventSession names the STS session of an [Event].
+type EventSession struct {
+	ID           string    `json:"id,omitempty"` // ours: "s-7f3k2m9qxd"
+	AccessKeyID  string    `json:"access_key_id,omitempty"`
+	Name         string    `json:"name,omitempty"` // RoleSessionName
+	Expires      time.Time `json:"expires,omitzero"`
+	STSRequestID string    `json:"sts_request_id,omitempty"`
+}
+
+// An EventError is the failure in an [Event].
+type EventError struct {
+	Code    Code   `json:"code"`
+	Message string `json:"message"`
+}

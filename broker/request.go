@@ -1,0 +1,85 @@
+package broker
+
+import (
+	"time"
+
+	"gatepass/profiles"
+)
+
+// A Request asks the gate for a profile's credentials.
+type Request struct {
+	Profile  string
+	Files    profiles.Files // the caller's; the zero value means the default ones
+	Region   string         // --region or the caller's AWS_REGION; "" leaves it to the profile
+	Reason   string
+	Duration time.Duration // "" leaves it to the profile
+	MinLeft  time.Duration // how long they must last; 0 means the usual margin
+}
+
+// A Grant is what leaves through the gate, its entry already in the log.
+type Grant struct {
+	Credentials Credentials
+	Profile     string
+	Region      string // what region variables should say; "" for none
+	SessionID   string
+}
+
+// A NewKey is a key to be stored.
+type NewKey struct {
+	Name            string
+	AccessKeyID     string
+	SecretAccessKey Secret
+	Region          string // where to prove it; "" for the default
+	NoVerify        bool   // store it unproved
+	AllowRoot       bool   // store it though it is the account's root user's
+}
+
+// Status is what gatepass status shows.
+type Status struct {
+	Daemon      DaemonStatus    `json:"daemon"`
+	Keychain    KeychainStatus  `json:"keychain"`
+	Log         LogStatus       `json:"log"`
+	Sessions    []SessionStatus `json:"sessions"`
+	LastRefusal *Refusal        `json:"last_refusal,omitempty"`
+}
+
+// DaemonStatus describes the running gatepassd.
+type DaemonStatus struct {
+	PID     int       `json:"pid"`
+	Version string    `json:"version"`
+	Started time.Time `json:"started"`
+	Socket  string    `json:"socket"`
+}
+
+// KeychainStatus describes the OS keychain in use.
+type KeychainStatus struct {
+	Backend string `json:"backend"`
+	State   string `json:"state"` // "ok", else an error code such as "keychain_locked"
+	Message string `json:"message,omitempty"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+// SessionStatus describes one cached session.
+type SessionStatus struct {
+	ID          string    `json:"id"`
+	Profile     string    `json:"profile"`
+	Account     string    `json:"account,omitempty"`
+	RoleARN     string    `json:"role_arn,omitempty"`
+	Key         string    `json:"key"`
+	AccessKeyID string    `json:"access_key_id"`
+	Issued      time.Time `json:"issued"`
+	Expires     time.Time `json:"expires"`
+	Served      int64     `json:"served"` // hand-outs
+	LastServed  time.Time `json:"last_served,omitzero"`
+}
+
+// A Refusal is the last request that was denied or failed, kept for SDKs that
+// hide what a credential_process says.
+type Refusal struct {
+	Time    time.Time `json:"time"`
+	Profile string    `json:"profile,omitempty"`
+	Program string    `json:"program,omitempty"`
+	Code    Code      `json:"code"`
+	Message string    `json:"message"`
+	Hint    string    `json:"hint,omitempty"`
+}

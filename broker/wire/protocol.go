@@ -1,0 +1,82 @@
+// Package wire is the protocol between gatepass and gatepassd: HTTP/1.1 with
+// JSON bodies over a unix socket (a named pipe on Windows), so that
+//
+//	curl --unix-socket "$XDG_RUNTIME_DIR/gatepass/gatepass.sock" http://gatepass/v1/status
+//
+// works. Both sides send [VersionHeader]. Unknown fields are ignored, so that
+// client and daemon may differ by one version. A failure is a 4xx or 5xx with
+// a [broker.Error] as its body: {"code":…,"message":…,"hint":…}.
+//
+// This package holds the messages, the client and the identity of the peer;
+// it does not import net/http, which would cost the client more than the
+// request itself. The daemon's end is the package door below it.
+package wire
+
+import "gatepass/broker"
+
+// VersionHeader carries Version in requests and answers.
+const VersionHeader = "Gatepass-Protocol"
+
+// Version is this protocol's version. Peers that differ by more than one
+// refuse each other.
+const Version = 1
+
+// Host is the name in the Host header; "localhost" is accepted too.
+const Host = "gatepass"
+
+// MaxBody is the largest request body, in bytes.
+const MaxBody = 64 << 10
+
+// The routes.
+const (
+	PathCredentials = "/v1/credentials" // POST CredentialsRequest → the credential_process document
+	PathWhoAmI      = "/v1/whoami"      // POST CredentialsRequest → broker.Identity
+	PathStatus      = "/v1/status"      // GET → broker.Status
+	PathKeys        = "/v1/keys"        // GET → KeysResponse; POST AddKeyRequest → broker.KeyInfo
+	PathKeysRemove  = "/v1/keys/remove" // POST RemoveKeyRequest → {}
+	PathStop        = "/v1/daemon/stop" // POST {} → StopResponse, then the daemon drains and exits
+)
+
+// Headers of an answer to PathCredentials, beside the document.
+const (
+	RegionHeader  = "Gatepass-Region"  // what region variables should say; absent for none
+	SessionHeader = "Gatepass-Session" // the session's id
+)
+
+// A CredentialsRequest asks for a profile's credentials.
+type CredentialsRequest struct {
+	Profile         string `json:"profile"`
+	Via             string `json:"via,omitempty"` // the surface: "credential-process", "export", "whoami"
+	Region          string `json:"region,omitempty"`
+	Reason          string `json:"reason,omitempty"`
+	ConfigFile      string `json:"config_file,omitempty"`      // absolute; the client's AWS_CONFIG_FILE
+	CredentialsFile string `json:"credentials_file,omitempty"` // absolute; the client's AWS_SHARED_CREDENTIALS_FILE
+	DurationSeconds int    `json:"duration_seconds,omitempty"` // 0 leaves it to the profile
+	MinLeftSeconds  int    `json:"min_left_seconds,omitempty"` // 0 leaves it to the surface
+}
+
+// AddKeyRequest stores a key. SecretAccessKey is the one secret that a client
+// ever sends.
+type AddKeyRequest struct {
+	Name            string `json:"name"`
+	AccessKeyID     string `json:"access_key_id"`
+	SecretAccessKey string `json:"secret_access_key"`
+	Region          string `json:"region,omitempty"`
+	NoVerify        bool   `json:"no_verify,omitempty"`
+	AllowRoot       bool   `json:"allow_root,omitempty"`
+}
+
+// KeysResponse lists the stored keys.
+type KeysResponse struct {
+	Keys []broker.KeyInfo `json:"keys"`
+}
+
+// RemoveKeyRequest removes a stored key.
+type RemoveKeyRequest struct {
+	Name string `json:"name"`
+}
+
+// StopResponse names the process that is about to end.
+type StopResponse struct {
+	PID int `json:"pid"`
+}
