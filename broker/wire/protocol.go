@@ -7,12 +7,18 @@
 // client and daemon may differ by one version. A failure is a 4xx or 5xx with
 // a [broker.Error] as its body: {"code":…,"message":…,"hint":…}.
 //
-// This package holds the messages, the client and the identity of the peer;
-// it does not import net/http, which would cost the client more than the
-// request itself. The daemon's end is the package door below it.
+// This package holds the messages and the client's end. It imports neither
+// net/http nor, on unix, net: their start-up would cost the client more than
+// the request itself, and with cgo net makes the program a dynamic one. The
+// daemon's end (the listener, the identity of the peer, the server) is the
+// package door below it.
 package wire
 
-import "gatepass/broker"
+import (
+	"strconv"
+
+	"gatepass/broker"
+)
 
 // VersionHeader carries Version in requests and answers.
 const VersionHeader = "Gatepass-Protocol"
@@ -20,6 +26,20 @@ const VersionHeader = "Gatepass-Protocol"
 // Version is this protocol's version. Peers that differ by more than one
 // refuse each other.
 const Version = 1
+
+// CheckVersion compares the other side's version, as its header gives it,
+// with ours: nil when the two can talk. peer names the other side.
+func CheckVersion(peer, header string) error {
+	v, err := strconv.ParseUint(header, 10, 16)
+	if err != nil {
+		return broker.Errorf(broker.CodeDaemonUnreachable, "%s sends no usable protocol version (%q)", peer, header)
+	}
+	if v > Version+1 || v+1 < Version {
+		return broker.Errorf(broker.CodeDaemonUnreachable, "%s speaks version %d of the protocol, this side version %d", peer, v, Version).
+			WithHint("gatepass daemon restart, with gatepass and gatepassd of the same version")
+	}
+	return nil
+}
 
 // Host is the name in the Host header; "localhost" is accepted too.
 const Host = "gatepass"
