@@ -6,94 +6,320 @@ package broker
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"gatepass/profiles"
 )
 
-// A KeyStore keeps long-term keys in the OS keychain. A keychain that is
-// locked, missing, hung or that refuses is an *[Error] with the code that
-// says so; [CodeNotFound] is returned only when the keychain answered and has
-// no such key.
-type KeyStore interface {
-	// Keys lists what is stored, sorted by name.
-	Keys(ctx context.Context) ([]KeyInfo, error)
-	// Key returns one key with its secret, for one use: the caller clears it.
-	Key(ctx context.Context, name string) (Key, error)
-	// PutKey stores a key, replacing one of the same name.
-	PutKey(ctx context.Context, key Key) error
-	// RemoveKey removes a key; [CodeNotFound] when there is none.
-	RemoveKey(ctx context.Context, name string) error
-	// Backend names the keychain in the words of gatepass.toml.
-	Backend() string
-	// Probe returns nil when the keychain can be read now. It never prompts.
-	Probe(ctx context.Context) error
+// Config is what a [Broker] works with. Every field but Trusted is required.
+type Config struct {
+	Keys     KeyStore
+	STS      STS
+	Log      Log
+	Profiles Resolver
+	Clock    Clock
+	Logger   *slog.Logger
+
+	// Files are the user's own AWS files, for callers that name none.
+	Files profiles.Files
+	// Trusted lists further config files whose endpoint_url counts.
+	Trusted []string
+	// Daemon is shown by Status and stands in the log.
+	Daemon DaemonStatus
 }
 
-// A Target is where an STS call goes.
-type Target struct {
-	Region   string // "" means the partition's default
-	Endpoint string // "" means the configuration's, else AWS's own
+// A Broker is the guard at the gate. Its methods may be called concurrently.
+//
+// mu guards sessions, removals and closed and is never held across the
+// keychain, the network or the log. Keychain listings and mints run in the two
+// flights, one call per key at a time; keyChanges is held, by one at a time
+// and for as long as their context lasts, by those who add and remove keys.
+type Broker struct {
+	cfg Config
+
+	index *keyIndex
+	mints *flight[minted]
+
+	mu       sync.Mutex
+	sessions map[string]*session // current one by cache key
+	removals map[string]int      // by key name: how often sessions were dropped for a removal
+	closed   bool
+
+	keyChanges chan struct{}
+
+	refusal atomic.Pointer[Refusal]
 }
 
-// An STS calls AWS's Security Token Service. Errors are *[Error]s with
-// [CodeAWSDenied], [CodeAWSUnreachable], [CodeThrottled], [CodeMFAFailed] or
-// [CodeConfig], whose messages name the call and, where one is used, the proxy.
-type STS interface {
-	CallerIdentity(ctx context.Context, creds Credentials, at Target) (Identity, error)
-	SessionToken(ctx context.Context, creds Credentials, in SessionTokenInput, at Target) (STSSession, error)
-	AssumeRole(ctx context.Context, creds Credentials, in AssumeRoleInput, at Target) (STSSession, error)
+// New returns a Broker that serves nothing from before: sessions live in
+// memory.
+func New(cfg Config) *Broker {
+	return &Broker{
+		cfg:      cfg,
+		index:    newKeyIndex(cfg.Keys),
+		mints:    newFlight[minted](),
+		sessions: make(map[string]*session),
+		removals: make(map[string]int),
+
+		keyChanges: make(chan struct{}, 1),
+	}
 }
 
-// SessionTokenInput are the parameters of GetSessionToken. Zero fields are
-// not sent.
-type SessionTokenInput struct {
-	Duration     time.Duration
-	SerialNumber string
-	TokenCode    Secret
+// A query is a request on its way through the gate: what it resolved to so
+// far. A refused request's entry says as much as its query knows.
+type query struct {
+	profile string
+	chain   *profiles.Chain
+	key     KeyInfo
+	target  Target
+	// duration is what STS is asked for.
+	duration time.Duration
+	cacheKey string
+	session  string // id of the session that is being minted, once there is one
 }
 
-// AssumeRoleInput are the parameters of AssumeRole. Zero fields are not sent.
-type AssumeRoleInput struct {
-	RoleARN        string
-	SessionName    string
-	Duration       time.Duration
-	ExternalID     string
-	SerialNumber   string
-	TokenCode      Secret
-	SourceIdentity string
-	Tags           []profiles.Tag
-	TransitiveTags []string
-	PolicyARNs     []string
+// Credentials is the gate: every surface ends here, in one order. It resolves
+// the profile, takes the session from the cache or mints one for all who
+// wait, records the hand-out, and only then returns. A refusal is recorded on
+// the same path; the error is an *[Error].
+func (b *Broker) Credentials(ctx context.Context, caller Caller, req Request) (Grant, error) {
+	q := &query{profile: req.Profile}
+	s, fresh, err := b.resolveSession(ctx, caller, q, req)
+	if errors.Is(err, errKeyChanged) {
+		s, fresh, err = b.resolveSession(ctx, caller, q, req)
+	}
+	if err != nil {
+		return Grant{}, b.refuse(ctx, caller, q, req.Reason, err)
+	}
+	served := b.event(EventCredentialsServed, OutcomeOK, caller, q)
+	served.Session = s.eventSession()
+	served.Reason = req.Reason
+	// A cached hand-out is written now and synced within a second; a minted
+	// one is on disk.
+	if err := b.cfg.Log.Append(context.WithoutCancel(ctx), served, fresh); err != nil {
+		return Grant{}, b.remember(caller, q.profile, err)
+	}
+	s.served(b.cfg.Clock.Now())
+	region := req.Region
+	if region == "" {
+		region = q.chain.Region
+	}
+	return Grant{Credentials: s.creds, Profile: q.profile, Region: region, SessionID: s.id}, nil
 }
 
-// An STSSession is what GetSessionToken and AssumeRole return.
-type STSSession struct {
-	Credentials Credentials
-	ARN         string // of the assumed role; "" from GetSessionToken
-	RequestID   string // of the STS call, as CloudTrail records it
+func (b *Broker) resolveSession(ctx context.Context, caller Caller, q *query, req Request) (s *session, fresh bool, err error) {
+	if err := b.resolve(ctx, req, q); err != nil {
+		return nil, false, err
+	}
+	return b.session(ctx, caller, q, req)
 }
 
-// A Log is the audit log. Append returns once the entry is written or, when
-// durable, on disk (fsync). An error means that nothing may be released.
-type Log interface {
-	Append(ctx context.Context, e Event, durable bool) error
-	Status() LogStatus
+// WhoAmI asks AWS whom a profile's session speaks for. The session passes the
+// gate like any other and stays in the daemon.
+func (b *Broker) WhoAmI(ctx context.Context, caller Caller, req Request) (Identity, error) {
+	grant, err := b.Credentials(ctx, caller, req)
+	if err != nil {
+		return Identity{}, err
+	}
+	q := &query{profile: req.Profile}
+	if err := b.resolve(ctx, req, q); err != nil {
+		return Identity{}, b.refuse(ctx, caller, q, req.Reason, err)
+	}
+	id, err := b.cfg.STS.CallerIdentity(ctx, grant.Credentials, q.target)
+	if err != nil {
+		return Identity{}, b.refuse(ctx, caller, q, req.Reason, err)
+	}
+	return id, nil
 }
 
-// LogStatus is the audit log's health.
-type LogStatus struct {
-	Entries int64  `json:"entries"`         // how many the log holds
-	Signed  int64  `json:"signed"`          // how many the last checkpoint covers
-	Error   string `json:"error,omitempty"` // why it cannot be written now
+const (
+	defaultDuration = time.Hour
+	chainedMaximum  = time.Hour // AWS's cap on a role assumed by a role
+	minDuration     = 15 * time.Minute
+	maxRoleDuration = 12 * time.Hour
+	maxUserDuration = 36 * time.Hour // GetSessionToken
+)
+
+// resolve fills q from the profile's chain and the stored key that starts it.
+func (b *Broker) resolve(ctx context.Context, req Request, q *query) error {
+	chain, err := b.cfg.Profiles.Resolve(b.files(req.Files), req.Profile)
+	if err != nil {
+		return b.explainProfile(ctx, req.Profile, err)
+	}
+	q.chain = chain
+	for _, hop := range chain.Hops {
+		if hop.MFASerial != "" {
+			return Errorf(CodePromptUnavailable, "profile %q needs a code from the MFA device %s, and gatepass has no way to ask for one",
+				hop.Profile, hop.MFASerial).WithHint("name a role that does not require MFA, or take mfa_serial out if its role does not")
+		}
+	}
+	if q.duration, err = sessionDuration(chain, req.Duration); err != nil {
+		return err
+	}
+	key, err := b.index.lookup(ctx, chain.Key)
+	if CodeOf(err) == CodeNotFound {
+		return Errorf(CodeNotFound, "profile %q starts with the key %q, which is not stored", req.Profile, chain.Key).
+			WithHint("store it with: gatepass keys add %s", chain.Key)
+	}
+	if err != nil {
+		return fmt.Errorf("profile %q: %w", req.Profile, err)
+	}
+	q.key = key
+	q.target = Target{Region: req.Region, Endpoint: chain.Endpoint}
+	for _, region := range []string{chain.Region, chain.STSRegion} {
+		if q.target.Region == "" {
+			q.target.Region = region
+		}
+	}
+	q.cacheKey = cacheKey(q)
+	return nil
 }
 
-// A Clock tells the wall time and the time since boot with suspend counted.
-// What either says is expired, is expired.
-type Clock struct {
-	Now  func() time.Time
-	Boot func() time.Duration // CLOCK_BOOTTIME; a monotonic clock where there is none
-	// AfterFunc runs f in its own goroutine once d has passed, suspend
-	// counted where the platform can; stop prevents a run that has not begun.
-	AfterFunc func(d time.Duration, f func()) (stop func())
+// files returns the AWS files for a request: the caller's where it names
+// some, else the user's own. What redirects counts only in files that the
+// user listed or owns by default.
+func (b *Broker) files(f profiles.Files) profiles.Files {
+	if f.Config == "" {
+		f.Config = b.cfg.Files.Config
+	}
+	if f.Credentials == "" {
+		f.Credentials = b.cfg.Files.Credentials
+	}
+	f.Trusted = f.Config == b.cfg.Files.Config
+	for _, t := range b.cfg.Trusted {
+		f.Trusted = f.Trusted || f.Config == filepath.Clean(t)
+	}
+	return f
+}
+
+// explainProfile turns what package profiles says into an Error, and tells a
+// user who named a key instead of a profile.
+func (b *Broker) explainProfile(ctx context.Context, name string, err error) error {
+	var missing *profiles.NotFoundError
+	if !errors.As(err, &missing) {
+		return Errorf(CodeConfig, "%w", err)
+	}
+	e := Errorf(CodeNotFound, "%w", err)
+	if _, err := b.index.lookup(ctx, name); err == nil {
+		return e.WithHint("a key of that name is stored, but a key is not a profile; add to ~/.aws/config: [profile %s]", name)
+	}
+	if len(missing.Nearest) > 0 {
+		return e.WithHint("did you mean %s?", strings.Join(missing.Nearest, ", "))
+	}
+	return e.WithHint("add it to ~/.aws/config: [profile %s]", name)
+}
+
+// sessionDuration returns how long a session to ask STS for.
+func sessionDuration(chain *profiles.Chain, asked time.Duration) (time.Duration, error) {
+	d, longest := chain.Duration, maxUserDuration
+	if n := len(chain.Hops); n > 0 {
+		d, longest = chain.Hops[n-1].Duration, maxRoleDuration
+	}
+	if asked != 0 {
+		d = asked
+	}
+	if d == 0 {
+		d = defaultDuration
+	}
+	if d < minDuration || d > longest {
+		return 0, Errorf(CodeUsage, "profile %q: a session of %s cannot be had: AWS gives from %s to %s",
+			chain.Profile, d, minDuration, longest)
+	}
+	if len(chain.Hops) > 1 {
+		d = min(d, chainedMaximum)
+	}
+	return d, nil
+}
+
+// event returns an entry with what q knows.
+func (b *Broker) event(kind EventKind, outcome string, caller Caller, q *query) Event {
+	e := Event{Kind: kind, Outcome: outcome, Profile: q.profile, Caller: &caller}
+	if q.chain != nil {
+		e.RoleARN = roleARN(q.chain)
+	}
+	if q.key.Name != "" || q.key.AccessKeyID != "" {
+		e.Key = q.key.event()
+	} else if q.chain != nil {
+		e.Key = &EventKey{Name: q.chain.Key}
+	}
+	e.Account = account(q)
+	if q.session != "" {
+		e.Session = &EventSession{ID: q.session}
+	}
+	return e
+}
+
+func (k KeyInfo) event() *EventKey {
+	return &EventKey{Name: k.Name, AccessKeyID: k.AccessKeyID, UserARN: k.UserARN}
+}
+
+// roleARN returns the role that a chain ends in, "" for none.
+func roleARN(chain *profiles.Chain) string {
+	if n := len(chain.Hops); n > 0 {
+		return chain.Hops[n-1].RoleARN
+	}
+	return ""
+}
+
+// account returns the account that a session will be in, "" if unknown.
+func account(q *query) string {
+	arn := q.key.UserARN
+	if q.chain != nil {
+		if role := roleARN(q.chain); role != "" {
+			arn = role
+		}
+	}
+	return accountOf(arn)
+}
+
+func accountOf(arn string) string {
+	if f := strings.SplitN(arn, ":", 6); len(f) == 6 {
+		return f[4]
+	}
+	return ""
+}
+
+// deniedCodes are the refusals; other codes are failures.
+var deniedCodes = map[Code]bool{
+	CodeDenied: true, CodeAWSDenied: true, CodeKeychainDenied: true,
+	CodeCancelled: true, CodeMFAFailed: true, CodeLocked: true,
+}
+
+// refuse records why a request was not served and returns the reason.
+func (b *Broker) refuse(ctx context.Context, caller Caller, q *query, reason string, err error) error {
+	if cause := ctx.Err(); cause != nil && errors.Is(err, cause) {
+		err = Errorf(CodeCancelled, "the caller left before profile %q was served: %w", q.profile, err)
+	}
+	e := b.remember(caller, q.profile, err)
+	kind, outcome := EventRequestFailed, OutcomeFailed
+	if deniedCodes[e.Code] {
+		kind, outcome = EventRequestDenied, OutcomeDenied
+	}
+	entry := b.event(kind, outcome, caller, q)
+	if failed := (*sessionError)(nil); errors.As(err, &failed) {
+		entry.Session = &EventSession{ID: failed.id}
+	}
+	entry.Reason = reason
+	entry.Error = &EventError{Code: e.Code, Message: e.Message}
+	if err := b.cfg.Log.Append(context.WithoutCancel(ctx), entry, true); err != nil {
+		b.cfg.Logger.Error("refusal not recorded", "code", e.Code, "err", err)
+	}
+	return e
+}
+
+// remember keeps err as the last refusal, for SDKs that hide what a
+// credential_process says.
+func (b *Broker) remember(caller Caller, profile string, err error) *Error {
+	e := AsError(err)
+	b.refusal.Store(&Refusal{
+		Time: b.cfg.Clock.Now(), Profile: profile, Program: caller.Program,
+		Code: e.Code, Message: e.Message, Hint: e.Hint,
+	})
+	return e
 }

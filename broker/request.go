@@ -12,7 +12,7 @@ type Request struct {
 	Files    profiles.Files // the caller's; the zero value means the default ones
 	Region   string         // --region or the caller's AWS_REGION; "" leaves it to the profile
 	Reason   string
-	Duration time.Duration // "" leaves it to the profile
+	Duration time.Duration // 0 leaves it to the profile
 	MinLeft  time.Duration // how long they must last; 0 means the usual margin
 }
 
@@ -45,6 +45,7 @@ type Status struct {
 
 // DaemonStatus describes the running gatepassd.
 type DaemonStatus struct {
+	UID     int       `json:"-"`
 	PID     int       `json:"pid"`
 	Version string    `json:"version"`
 	Started time.Time `json:"started"`

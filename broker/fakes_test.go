@@ -1,0 +1,265 @@
+package broker_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gatepass/broker"
+	"gatepass/profiles"
+)
+
+// A world is a Broker with fakes at its edges, all on the bubble's clock.
+type world struct {
+	*broker.Broker
+	keys *fakeKeys
+	sts  *fakeSTS
+	log  *fakeLog
+	// skew is added to the wall clock, slept to the boot clock.
+	skew, slept time.Duration
+}
+
+const (
+	roleARN = "arn:aws:iam::111122223333:role/Deploy"
+	userARN = "arn:aws:iam::111122223333:user/alice"
+)
+
+func newWorld(t *testing.T) *world {
+	w := &world{
+		keys: &fakeKeys{keys: map[string]broker.Key{}},
+		sts:  &fakeSTS{},
+		log:  &fakeLog{},
+	}
+	w.keys.keys["alice"] = key("alice", "AKIAALICE00000000001")
+	start := time.Now()
+	w.sts.now = func() time.Time { return time.Now().Add(w.skew) }
+	w.Broker = broker.New(broker.Config{
+		Keys: w.keys, STS: w.sts, Log: w.log, Logger: slog.New(slog.DiscardHandler),
+		Profiles: fakeProfiles{
+			"ops":   {Profile: "ops", Key: "alice", Region: "eu-west-1", Hops: []profiles.Hop{{Profile: "ops", RoleARN: roleARN}}},
+			"ops2":  {Profile: "ops2", Key: "alice", Hops: []profiles.Hop{{Profile: "ops2", RoleARN: roleARN}}},
+			"short": {Profile: "short", Key: "alice", Hops: []profiles.Hop{{Profile: "short", RoleARN: roleARN, Duration: 15 * time.Minute}}},
+			"plain": {Profile: "plain", Key: "alice"},
+			"lost":  {Profile: "lost", Key: "bob"},
+			"mfa":   {Profile: "mfa", Key: "alice", Hops: []profiles.Hop{{Profile: "mfa", RoleARN: roleARN, MFASerial: "arn:aws:iam::111122223333:mfa/alice"}}},
+			"chain": {Profile: "chain", Key: "alice", Hops: []profiles.Hop{
+				{Profile: "ops", RoleARN: roleARN},
+				{Profile: "chain", RoleARN: "arn:aws:iam::444455556666:role/Far", Duration: 12 * time.Hour},
+			}},
+		},
+		Clock: broker.Clock{
+			Now:  func() time.Time { return time.Now().Add(w.skew).Round(0) },
+			Boot: func() time.Duration { return time.Since(start) + w.slept },
+			AfterFunc: func(d time.Duration, f func()) func() {
+				timer := time.AfterFunc(d, f)
+				return func() { timer.Stop() }
+			},
+		},
+		Files:  profiles.Files{Config: "/home/alice/.aws/config", Credentials: "/home/alice/.aws/credentials"},
+		Daemon: broker.DaemonStatus{PID: 42, Version: "test"},
+	})
+	return w
+}
+
+func key(name, id string) broker.Key {
+	return broker.Key{
+		KeyInfo:         broker.KeyInfo{Name: name, AccessKeyID: id, UserARN: userARN},
+		SecretAccessKey: broker.NewSecret(longTermSecret),
+	}
+}
+
+const longTermSecret = "long-term-secret-of-alice-0123456789abcd"
+
+var cli = broker.Caller{UID: 1000, PID: 7, Program: "aws", Via: "credential-process", Resolved: true}
+
+func (w *world) ask(t *testing.T, profile string) (broker.Grant, error) {
+	t.Helper()
+	return w.Credentials(t.Context(), cli, broker.Request{Profile: profile})
+}
+
+func (w *world) mustAsk(t *testing.T, profile string) broker.Grant {
+	t.Helper()
+	g, err := w.ask(t, profile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+type fakeProfiles map[string]profiles.Chain
+
+func (f fakeProfiles) Resolve(files profiles.Files, name string) (*profiles.Chain, error) {
+	c, ok := f[name]
+	if !ok {
+		return nil, &profiles.NotFoundError{Name: name, Nearest: []string{"ops"}}
+	}
+	if !files.Trusted {
+		c.Endpoint = ""
+	}
+	return &c, nil
+}
+
+// fakeKeys is a keychain. err, when set, is what every call fails with.
+type fakeKeys struct {
+	mu    sync.Mutex
+	keys  map[string]broker.Key
+	err   error
+	lists int
+	read  []broker.Secret // every secret that was handed to the broker
+}
+
+func (f *fakeKeys) Keys(context.Context) ([]broker.KeyInfo, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lists++
+	var list []broker.KeyInfo
+	for _, k := range f.keys {
+		list = append(list, k.KeyInfo)
+	}
+	slices.SortFunc(list, func(x, y broker.KeyInfo) int { return strings.Compare(x.Name, y.Name) })
+	return list, f.err
+}
+
+func (f *fakeKeys) Key(_ context.Context, name string) (broker.Key, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return broker.Key{}, f.err
+	}
+	k, ok := f.keys[name]
+	if !ok {
+		return broker.Key{}, broker.Errorf(broker.CodeNotFound, "no key %q", name)
+	}
+	k.SecretAccessKey = broker.NewSecret(k.SecretAccessKey.Reveal())
+	f.read = append(f.read, k.SecretAccessKey)
+	return k, nil
+}
+
+func (f *fakeKeys) PutKey(_ context.Context, k broker.Key) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil {
+		f.keys[k.Name] = k
+	}
+	return f.err
+}
+
+func (f *fakeKeys) RemoveKey(_ context.Context, name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil {
+		delete(f.keys, name)
+	}
+	return f.err
+}
+
+func (f *fakeKeys) Backend() string             { return "fake" }
+func (f *fakeKeys) Probe(context.Context) error { return f.err }
+
+// fakeSTS gives sessions. What inCall was given runs inside each call.
+type fakeSTS struct {
+	now func() time.Time
+
+	mu     sync.Mutex
+	before func(call string) error
+	calls  []string
+	roles []broker.AssumeRoleInput
+	id    broker.Identity
+}
+
+func (f *fakeSTS) call(name string) (int, error) {
+	f.mu.Lock()
+	f.calls = append(f.calls, name)
+	n, before := len(f.calls), f.before
+	f.mu.Unlock()
+	if before != nil {
+		return n, before(name)
+	}
+	return n, nil
+}
+
+func (f *fakeSTS) inCall(before func(call string) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.before = before
+}
+
+func (f *fakeSTS) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.calls)
+}
+
+func (f *fakeSTS) session(n int, d time.Duration) broker.STSSession {
+	return broker.STSSession{
+		Credentials: broker.Credentials{
+			AccessKeyID:     fmt.Sprintf("ASIA%016d", n),
+			SecretAccessKey: broker.NewSecret("session-secret"),
+			SessionToken:    broker.NewSecret("session-token"),
+			Expires:         f.now().Add(d).Round(0),
+		},
+		RequestID: fmt.Sprintf("req-%d", n),
+	}
+}
+
+func (f *fakeSTS) CallerIdentity(_ context.Context, c broker.Credentials, _ broker.Target) (broker.Identity, error) {
+	_, err := f.call("GetCallerIdentity " + c.AccessKeyID)
+	return f.id, err
+}
+
+func (f *fakeSTS) SessionToken(_ context.Context, c broker.Credentials, in broker.SessionTokenInput, _ broker.Target) (broker.STSSession, error) {
+	n, err := f.call("GetSessionToken " + c.AccessKeyID)
+	return f.session(n, in.Duration), err
+}
+
+func (f *fakeSTS) AssumeRole(_ context.Context, c broker.Credentials, in broker.AssumeRoleInput, _ broker.Target) (broker.STSSession, error) {
+	n, err := f.call("AssumeRole " + in.RoleARN + " with " + c.AccessKeyID)
+	f.mu.Lock()
+	f.roles = append(f.roles, in)
+	f.mu.Unlock()
+	return f.session(n, in.Duration), err
+}
+
+// fakeLog keeps entries. fail, when set, decides which appends fail.
+type fakeLog struct {
+	fail func(broker.Event) error
+
+	mu      sync.Mutex
+	entries []broker.Event
+	durable []bool
+}
+
+func (f *fakeLog) Append(_ context.Context, e broker.Event, durable bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail != nil {
+		if err := f.fail(e); err != nil {
+			return err
+		}
+	}
+	f.entries = append(f.entries, e)
+	f.durable = append(f.durable, durable)
+	return nil
+}
+
+func (f *fakeLog) Status() broker.LogStatus { return broker.LogStatus{Entries: int64(len(f.entries))} }
+
+// kinds returns what was recorded, "event" or "event:code" for failures.
+func (f *fakeLog) kinds() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var kinds []string
+	for _, e := range f.entries {
+		k := string(e.Kind)
+		if e.Error != nil {
+			k += ":" + string(e.Error.Code)
+		}
+		kinds = append(kinds, k)
+	}
+	return kinds
+}

@@ -1,0 +1,225 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// keyIndex knows which keys are stored, without their secrets, so that a
+// hand-out from the cache needs no keychain. It is read from the keychain
+// when first needed and follows what passes through the broker.
+type keyIndex struct {
+	store KeyStore
+	loads *flight[[]KeyInfo]
+
+	mu         sync.Mutex
+	keys       map[string]KeyInfo // nil until it was read
+	generation int                // counts changes, so that a slower read does not undo one
+}
+
+func newKeyIndex(store KeyStore) *keyIndex {
+	return &keyIndex{store: store, loads: newFlight[[]KeyInfo]()}
+}
+
+// lookup returns the named key. A name that is not known is looked for in the
+// keychain again: another program may have put it there.
+func (x *keyIndex) lookup(ctx context.Context, name string) (KeyInfo, error) {
+	x.mu.Lock()
+	info, ok := x.keys[name]
+	x.mu.Unlock()
+	if ok {
+		return info, nil
+	}
+	list, err := x.list(ctx)
+	if err != nil {
+		return KeyInfo{}, err
+	}
+	for _, info := range list {
+		if info.Name == name {
+			return info, nil
+		}
+	}
+	return KeyInfo{}, Errorf(CodeNotFound, "no key %q is stored", name)
+}
+
+// list reads the keychain.
+func (x *keyIndex) list(ctx context.Context) ([]KeyInfo, error) {
+	return x.loads.do(ctx, "", func() ([]KeyInfo, error) {
+		x.mu.Lock()
+		generation := x.generation
+		x.mu.Unlock()
+		list, err := x.store.Keys(context.Background())
+		if err != nil {
+			return nil, err
+		}
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		if x.generation == generation {
+			x.keys = make(map[string]KeyInfo, len(list))
+			for _, info := range list {
+				x.keys[info.Name] = info
+			}
+		}
+		return list, nil
+	}, nil)
+}
+
+// forget makes the next lookup read the keychain.
+func (x *keyIndex) forget() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.keys = nil
+	x.generation++
+}
+
+var (
+	keyName     = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@+=,-]{0,63}$`)
+	accessKeyID = regexp.MustCompile(`^AKIA[A-Z0-9]{12,124}$`)
+)
+
+// checkNewKey refuses what cannot be a long-term key before anything is done
+// with it. Its errors never quote the secret.
+func checkNewKey(k NewKey) error {
+	secret := k.SecretAccessKey.RevealBytes()
+	switch {
+	case !keyName.MatchString(k.Name):
+		return Errorf(CodeUsage, "%q cannot be the name of a key", k.Name).
+			WithHint("use up to 64 letters, digits and _.@+=,- and begin with a letter, a digit or _")
+	case strings.HasPrefix(k.AccessKeyID, "ASIA"):
+		return Errorf(CodeUsage, "%s is a temporary access key id; gatepass keeps long-term keys and makes the temporary ones itself", k.AccessKeyID).
+			WithHint("give the access key of an IAM user: its id begins with AKIA")
+	case !accessKeyID.MatchString(k.AccessKeyID):
+		// It may be the secret, pasted into the wrong field.
+		return Errorf(CodeUsage, "that is not an access key id").
+			WithHint("the id of an IAM user's access key begins with AKIA and has 20 capital letters and digits")
+	case len(secret) < 16 || len(secret) > 256:
+		return Errorf(CodeUsage, "that is not a secret access key: it has %d characters, and AWS's have 40", len(secret))
+	case slices.ContainsFunc(secret, func(c byte) bool { return c <= ' ' || c >= 0x7f }):
+		return Errorf(CodeUsage, "that is not a secret access key: it has characters that AWS's never have")
+	}
+	return nil
+}
+
+// AddKey proves a key with GetCallerIdentity and stores it. A key that AWS
+// refuses is not stored, nor is one whose entry cannot be written.
+func (b *Broker) AddKey(ctx context.Context, caller Caller, k NewKey) (KeyInfo, error) {
+	info, err := b.addKey(ctx, caller, k)
+	if err != nil {
+		q := &query{key: KeyInfo{Name: k.Name}}
+		if accessKeyID.MatchString(k.AccessKeyID) {
+			q.key.AccessKeyID = k.AccessKeyID
+		}
+		return KeyInfo{}, b.refuse(ctx, caller, q, "", err)
+	}
+	return info, nil
+}
+
+func (b *Broker) addKey(ctx context.Context, caller Caller, k NewKey) (KeyInfo, error) {
+	if err := checkNewKey(k); err != nil {
+		return KeyInfo{}, err
+	}
+	release, err := b.changeKeys(ctx)
+	if err != nil {
+		return KeyInfo{}, err
+	}
+	defer release()
+	stored, err := b.index.list(ctx)
+	if err != nil {
+		return KeyInfo{}, fmt.Errorf("store key %q: %w", k.Name, err)
+	}
+	for _, old := range stored {
+		if old.Name == k.Name {
+			return KeyInfo{}, Errorf(CodeUsage, "a key named %q is already stored (%s)", k.Name, old.AccessKeyID).
+				WithHint("choose another name, or first: gatepass keys remove %s", k.Name)
+		}
+	}
+	key := Key{
+		KeyInfo:         KeyInfo{Name: k.Name, AccessKeyID: k.AccessKeyID, Added: b.cfg.Clock.Now().UTC()},
+		SecretAccessKey: k.SecretAccessKey,
+	}
+	if !k.NoVerify {
+		id, err := b.cfg.STS.CallerIdentity(ctx, key.Credentials(), Target{Region: k.Region})
+		if err != nil {
+			return KeyInfo{}, fmt.Errorf("key %q was not stored: %w", k.Name, err)
+		}
+		if strings.HasSuffix(id.ARN, ":root") && !k.AllowRoot {
+			return KeyInfo{}, Errorf(CodeDenied, "key %q was not stored: it is the root user's of account %s, who may do anything", k.Name, id.Account).
+				WithHint("make an IAM user and give it only what it needs; or insist with --allow-root")
+		}
+		key.UserARN = id.ARN
+	}
+	if err := b.cfg.Keys.PutKey(ctx, key); err != nil {
+		return KeyInfo{}, fmt.Errorf("store key %q: %w", k.Name, err)
+	}
+	b.index.forget()
+	entry := Event{Kind: EventKeyAdded, Outcome: OutcomeOK, Account: accountOf(key.UserARN), Key: key.event(), Caller: &caller}
+	if err := b.cfg.Log.Append(context.WithoutCancel(ctx), entry, true); err != nil {
+		if undo := b.cfg.Keys.RemoveKey(context.WithoutCancel(ctx), k.Name); undo != nil {
+			return KeyInfo{}, fmt.Errorf("%w; and the key could not be removed again: %v", err, undo)
+		}
+		b.index.forget()
+		return KeyInfo{}, fmt.Errorf("key %q was not stored: %w", k.Name, err)
+	}
+	return key.KeyInfo, nil
+}
+
+// changeKeys waits for its turn to change the stored keys.
+func (b *Broker) changeKeys(ctx context.Context) (release func(), err error) {
+	select {
+	case b.keyChanges <- struct{}{}:
+		return func() { <-b.keyChanges }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Keys lists the stored keys by name.
+func (b *Broker) Keys(ctx context.Context, _ Caller) ([]KeyInfo, error) {
+	list, err := b.index.list(ctx)
+	if err != nil {
+		return nil, AsError(fmt.Errorf("list keys: %w", err))
+	}
+	return list, nil
+}
+
+// RemoveKey removes a key. Its sessions are served no more, at once.
+func (b *Broker) RemoveKey(ctx context.Context, caller Caller, name string) error {
+	q := &query{key: KeyInfo{Name: name}}
+	release, err := b.changeKeys(ctx)
+	if err != nil {
+		return b.refuse(ctx, caller, q, "", err)
+	}
+	defer release()
+	info, err := b.index.lookup(ctx, name)
+	if err != nil {
+		return b.refuse(ctx, caller, q, "", fmt.Errorf("remove key: %w", err))
+	}
+	q.key = info
+	// The entry first: a removal that fails after it is recorded as failed,
+	// while a key that vanished without an entry could not be told at all.
+	entry := Event{Kind: EventKeyRemoved, Outcome: OutcomeOK, Account: accountOf(info.UserARN), Key: info.event(), Caller: &caller}
+	if err := b.cfg.Log.Append(context.WithoutCancel(ctx), entry, true); err != nil {
+		return b.remember(caller, "", fmt.Errorf("key %q was not removed: %w", name, err))
+	}
+	// Twice: at once, however long the keychain takes, and again for what was
+	// minted until it had let go of the key.
+	b.dropKey(name)
+	defer b.dropKey(name)
+	if err := b.cfg.Keys.RemoveKey(ctx, name); err != nil {
+		return b.refuse(ctx, caller, q, "", fmt.Errorf("remove key %q: %w", name, err))
+	}
+	return nil
+}
+
+// dropKey ends a key's sessions, those being minted included.
+func (b *Broker) dropKey(name string) {
+	b.index.forget()
+	b.mu.Lock()
+	b.removals[name]++
+	b.mu.Unlock()
+	b.drop("key removed", func(s *session) bool { return s.q.key.Name == name })
+}

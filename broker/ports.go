@@ -1,0 +1,101 @@
+package broker
+
+import (
+	"context"
+	"time"
+
+	"gatepass/profiles"
+)
+
+// A KeyStore keeps long-term keys in the OS keychain. A keychain that is
+// locked, missing, hung or that refuses is an *[Error] with the code that
+// says so; [CodeNotFound] is returned only when the keychain answered and has
+// no such key.
+type KeyStore interface {
+	// Keys lists what is stored, sorted by name.
+	Keys(ctx context.Context) ([]KeyInfo, error)
+	// Key returns one key with its secret, for one use: the caller clears it.
+	Key(ctx context.Context, name string) (Key, error)
+	// PutKey stores a key, replacing one of the same name.
+	PutKey(ctx context.Context, key Key) error
+	// RemoveKey removes a key; [CodeNotFound] when there is none.
+	RemoveKey(ctx context.Context, name string) error
+	// Backend names the keychain in the words of gatepass.toml.
+	Backend() string
+	// Probe returns nil when the keychain can be read now. It never prompts.
+	Probe(ctx context.Context) error
+}
+
+// A Resolver finds out what a profile means. Its errors are those of package
+// profiles.
+type Resolver interface {
+	Resolve(files profiles.Files, name string) (*profiles.Chain, error)
+}
+
+// A Target is where an STS call goes.
+type Target struct {
+	Region   string // "" means the partition's default
+	Endpoint string // "" means the configuration's, else AWS's own
+}
+
+// An STS calls AWS's Security Token Service. Errors are *[Error]s with
+// [CodeAWSDenied], [CodeAWSUnreachable], [CodeThrottled], [CodeMFAFailed] or
+// [CodeConfig], whose messages name the call and, where one is used, the proxy.
+type STS interface {
+	CallerIdentity(ctx context.Context, creds Credentials, at Target) (Identity, error)
+	SessionToken(ctx context.Context, creds Credentials, in SessionTokenInput, at Target) (STSSession, error)
+	AssumeRole(ctx context.Context, creds Credentials, in AssumeRoleInput, at Target) (STSSession, error)
+}
+
+// SessionTokenInput are the parameters of GetSessionToken. Zero fields are
+// not sent.
+type SessionTokenInput struct {
+	Duration     time.Duration
+	SerialNumber string
+	TokenCode    Secret
+}
+
+// AssumeRoleInput are the parameters of AssumeRole. Zero fields are not sent.
+type AssumeRoleInput struct {
+	RoleARN        string
+	SessionName    string
+	Duration       time.Duration
+	ExternalID     string
+	SerialNumber   string
+	TokenCode      Secret
+	SourceIdentity string
+	Tags           []profiles.Tag
+	TransitiveTags []string
+	PolicyARNs     []string
+}
+
+// An STSSession is what GetSessionToken and AssumeRole return.
+type STSSession struct {
+	Credentials Credentials
+	ARN         string // of the assumed role; "" from GetSessionToken
+	RequestID   string // of the STS call, as CloudTrail records it
+}
+
+// A Log is the audit log. Append returns once the entry is written or, when
+// durable, on disk (fsync). An error means that nothing may be released.
+type Log interface {
+	Append(ctx context.Context, e Event, durable bool) error
+	Status() LogStatus
+}
+
+// LogStatus is the audit log's health.
+type LogStatus struct {
+	Entries int64  `json:"entries"`         // how many the log holds
+	Signed  int64  `json:"signed"`          // how many the last checkpoint covers
+	Error   string `json:"error,omitempty"` // why it cannot be written now
+}
+
+// A Clock tells the wall time and the time since boot with suspend counted.
+// What either says is expired, is expired.
+type Clock struct {
+	Now  func() time.Time
+	Boot func() time.Duration // CLOCK_BOOTTIME; a monotonic clock where there is none
+	// AfterFunc runs f in its own goroutine once d has passed, suspend
+	// counted where the platform can; stop prevents a run that has not begun.
+	AfterFunc func(d time.Duration, f func()) (stop func())
+}

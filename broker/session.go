@@ -1,0 +1,375 @@
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// A session is a set of temporary credentials in the cache.
+type session struct {
+	id       string
+	name     string // RoleSessionName
+	q        query  // what it was minted for
+	creds    Credentials
+	request  string // STS request id
+	issued   time.Time
+	bootEnds time.Duration // when it expires on the clock that counts suspend
+
+	handouts   atomic.Int64
+	lastServed atomic.Int64 // Unix nanoseconds; 0 for never
+
+	stopTimers func() // guarded by Broker.mu
+}
+
+// left returns for how long s can still be used: what either clock says is
+// expired, is expired.
+func (s *session) left(c Clock) time.Duration {
+	return min(s.creds.Expires.Sub(c.Now()), s.bootEnds-c.Boot())
+}
+
+func (s *session) served(now time.Time) {
+	s.handouts.Add(1)
+	s.lastServed.Store(now.UnixNano())
+}
+
+func (s *session) eventSession() *EventSession {
+	return &EventSession{
+		ID: s.id, AccessKeyID: s.creds.AccessKeyID, Name: s.name,
+		Expires: s.creds.Expires, STSRequestID: s.request,
+	}
+}
+
+// minted is the result of a flight: a session, and whether it is new.
+type minted struct {
+	session *session
+	fresh   bool
+}
+
+// margin returns how much of a session's life must be left for it to leave:
+// SDKs refresh up to 15 minutes early and extend what they got by up to 10
+// more, so less than 25 minutes would make some of them ask again at once.
+func margin(d time.Duration) time.Duration {
+	return min(25*time.Minute, d*45/100)
+}
+
+// renewLead is how long before the margin a session in use is renewed.
+func renewLead(d time.Duration) time.Duration {
+	return min(2*time.Minute, d*5/100)
+}
+
+// minLeft returns how long a session must last to be served for req. What
+// leaves into a file or an environment cannot be renewed there, so it leaves
+// nearly whole.
+func minLeft(via string, asked, d time.Duration) time.Duration {
+	switch {
+	case asked > 0:
+		return asked
+	case via == "export":
+		return d * 90 / 100
+	}
+	return margin(d)
+}
+
+// session returns a session for q that lasts as long as req needs, from the
+// cache or newly minted; fresh says which.
+func (b *Broker) session(ctx context.Context, caller Caller, q *query, req Request) (s *session, fresh bool, err error) {
+	need := minLeft(caller.Via, req.MinLeft, q.duration)
+	if need > q.duration {
+		return nil, false, Errorf(CodeUsage, "profile %q: %s must be left, but its sessions last %s", q.profile, need, q.duration).
+			WithHint("ask for less with --min-left, or for longer sessions with --duration")
+	}
+	// A call that was under way may give a session that another found good
+	// enough; then the next call mints.
+	for range 2 {
+		if s := b.cached(q.cacheKey); s != nil && s.left(b.cfg.Clock) >= need {
+			return s, false, nil
+		}
+		m, err := b.mints.do(ctx, q.cacheKey, func() (minted, error) {
+			if s := b.cached(q.cacheKey); s != nil && s.left(b.cfg.Clock) >= need {
+				return minted{s, false}, nil
+			}
+			s, err := b.mint(caller, *q, req.Reason, EventSessionIssued)
+			return minted{s, true}, err
+		}, func(err error) { b.refuse(context.Background(), caller, q, req.Reason, err) })
+		if err != nil {
+			return nil, false, err
+		}
+		left := m.session.left(b.cfg.Clock)
+		if left <= 0 {
+			return nil, false, Errorf(CodeAWSUnreachable, "profile %q: the new session had already expired by this machine's clock (%s)",
+				q.profile, b.cfg.Clock.Now().Format(time.RFC3339)).WithHint("set the clock right")
+		}
+		if m.fresh || left >= need {
+			return m.session, m.fresh, nil
+		}
+	}
+	return nil, false, Errorf(CodeInternal, "profile %q: no session lasts long enough", q.profile)
+}
+
+func (b *Broker) cached(key string) *session {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.sessions[key]
+}
+
+// mint gets a new session from STS: the intent is on disk before STS is
+// called, and the session before anybody gets it. kind is what the entry of
+// success is called.
+func (b *Broker) mint(caller Caller, q query, reason string, kind EventKind) (*session, error) {
+	// Its own context: a caller that leaves does not stop what others wait
+	// for. Each call below has a deadline of its own.
+	ctx := context.Background()
+	s := &session{id: newSessionID()}
+	q.session = s.id
+
+	b.mu.Lock()
+	removals := b.removals[q.key.Name]
+	b.mu.Unlock()
+	key, err := b.cfg.Keys.Key(ctx, q.key.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer key.SecretAccessKey.Clear()
+	if key.AccessKeyID != q.key.AccessKeyID {
+		b.index.forget()
+		return nil, errKeyChanged
+	}
+	s.name = sessionName(&q, s.id)
+
+	requested := b.event(EventSessionRequested, OutcomeOK, caller, &q)
+	requested.Session.Name = s.name
+	requested.Reason = reason
+	if err := b.cfg.Log.Append(ctx, requested, true); err != nil {
+		return nil, err
+	}
+	bootStart := b.cfg.Clock.Boot()
+	got, err := b.callSTS(ctx, key, &q, s.name)
+	if err != nil {
+		return nil, &sessionError{id: s.id, err: err}
+	}
+	got.Credentials.AccountID = account(&q)
+	s.q, s.creds, s.request = q, got.Credentials, got.RequestID
+	s.issued = b.cfg.Clock.Now()
+	s.bootEnds = bootStart + q.duration
+
+	issued := b.event(kind, OutcomeOK, caller, &q)
+	issued.Session = s.eventSession()
+	issued.Reason = reason
+	if err := b.cfg.Log.Append(ctx, issued, true); err != nil {
+		return nil, err
+	}
+	if !b.keep(s, removals) {
+		b.ended(s, "key removed")
+		return nil, Errorf(CodeDenied, "the key %q was removed meanwhile", q.key.Name)
+	}
+	return s, nil
+}
+
+// errKeyChanged says that the keychain's key is not the one that the request
+// was resolved to; resolving again finds the new one.
+var errKeyChanged = Errorf(CodeKeychainDenied, "the key in the keychain keeps changing")
+
+// A sessionError is an STS failure with the id of the session that was
+// announced for it.
+type sessionError struct {
+	id  string
+	err error
+}
+
+func (e *sessionError) Error() string { return e.err.Error() }
+func (e *sessionError) Unwrap() error { return e.err }
+
+// callSTS walks the chain.
+func (b *Broker) callSTS(ctx context.Context, key Key, q *query, name string) (STSSession, error) {
+	creds := key.Credentials()
+	if len(q.chain.Hops) == 0 {
+		return b.cfg.STS.SessionToken(ctx, creds, SessionTokenInput{Duration: q.duration}, q.target)
+	}
+	var got STSSession
+	for i, hop := range q.chain.Hops {
+		in := AssumeRoleInput{
+			RoleARN: hop.RoleARN, SessionName: hop.SessionName, ExternalID: hop.ExternalID,
+			SourceIdentity: hop.SourceIdentity, Tags: hop.Tags, TransitiveTags: hop.TransitiveTags,
+			Duration: minDuration,
+		}
+		if in.SessionName == "" {
+			in.SessionName = name
+		}
+		if i == len(q.chain.Hops)-1 {
+			in.Duration = q.duration
+		}
+		var err error
+		if got, err = b.cfg.STS.AssumeRole(ctx, creds, in, q.target); err != nil {
+			if len(q.chain.Hops) > 1 {
+				return STSSession{}, fmt.Errorf("hop %d of %d: %w", i+1, len(q.chain.Hops), err)
+			}
+			return STSSession{}, err
+		}
+		creds = got.Credentials
+	}
+	return got, nil
+}
+
+// keep makes s the current session of its cache key and sets its timers. The
+// session that it replaces is served no more. It reports false, and keeps
+// nothing, if the key was removed since removals was counted.
+func (b *Broker) keep(s *session, removals int) bool {
+	b.mu.Lock()
+	if b.removals[s.q.key.Name] != removals {
+		b.mu.Unlock()
+		return false
+	}
+	old := b.sessions[s.q.cacheKey]
+	b.sessions[s.q.cacheKey] = s
+	if old != nil {
+		old.stopTimers()
+	}
+	left := s.left(b.cfg.Clock)
+	stopRenew := func() {}
+	if ahead := left - margin(s.q.duration) - renewLead(s.q.duration); ahead > 0 {
+		stopRenew = b.cfg.Clock.AfterFunc(ahead, func() { b.renew(s) })
+	}
+	stopEnd := b.cfg.Clock.AfterFunc(left, func() { b.expire(s) })
+	s.stopTimers = func() { stopRenew(); stopEnd() }
+	b.mu.Unlock()
+	if old != nil {
+		b.ended(old, "replaced by "+s.id)
+	}
+	return true
+}
+
+// renew replaces s ahead of time if it has been used, so that those who use
+// it never wait for STS. An unused one is left to expire.
+func (b *Broker) renew(s *session) {
+	if s.handouts.Load() == 0 || b.cached(s.q.cacheKey) != s {
+		return
+	}
+	q := s.q
+	q.session = ""
+	_, err := b.mints.do(context.Background(), q.cacheKey, func() (minted, error) {
+		if b.cached(q.cacheKey) != s {
+			return minted{b.cached(q.cacheKey), false}, nil
+		}
+		n, err := b.mint(b.self(), q, "", EventSessionRenewed)
+		return minted{n, true}, err
+	}, nil)
+	if err != nil {
+		// The next request tries again, with somebody to tell.
+		b.refuse(context.Background(), b.self(), &q, "", fmt.Errorf("renew ahead: %w", err))
+	}
+}
+
+// expire drops s once it has expired. A timer may come early where a clock
+// was set; then it is set again.
+func (b *Broker) expire(s *session) {
+	b.mu.Lock()
+	if b.closed || b.sessions[s.q.cacheKey] != s {
+		b.mu.Unlock()
+		return
+	}
+	if left := s.left(b.cfg.Clock); left > 0 {
+		s.stopTimers = b.cfg.Clock.AfterFunc(left, func() { b.expire(s) })
+		b.mu.Unlock()
+		return
+	}
+	delete(b.sessions, s.q.cacheKey)
+	b.mu.Unlock()
+	b.ended(s, "expired")
+}
+
+// drop ends all sessions that match, at once.
+func (b *Broker) drop(reason string, match func(*session) bool) {
+	b.mu.Lock()
+	var gone []*session
+	for key, s := range b.sessions {
+		if match(s) {
+			delete(b.sessions, key)
+			s.stopTimers()
+			gone = append(gone, s)
+		}
+	}
+	b.mu.Unlock()
+	for _, s := range gone {
+		b.ended(s, reason)
+	}
+}
+
+func (b *Broker) ended(s *session, reason string) {
+	e := b.event(EventSessionEnded, OutcomeOK, b.self(), &s.q)
+	e.Session = s.eventSession()
+	e.Reason = reason
+	if err := b.cfg.Log.Append(context.Background(), e, false); err != nil {
+		b.cfg.Logger.Error("end of session not recorded", "session", s.id, "err", err)
+	}
+}
+
+// self is the daemon as the caller of what it does on its own.
+func (b *Broker) self() Caller {
+	return Caller{UID: b.cfg.Daemon.UID, PID: b.cfg.Daemon.PID, Program: "gatepassd", Via: "daemon", Resolved: true}
+}
+
+// cacheKey is everything of q that reaches AWS but the region: regional STS
+// endpoints give tokens that are good in every region, so callers in two
+// regions share one session.
+func cacheKey(q *query) string {
+	var k strings.Builder
+	field := func(s string) { fmt.Fprintf(&k, "%d:%s", len(s), s) }
+	field(q.key.AccessKeyID)
+	field(q.duration.String())
+	field(q.target.Endpoint)
+	for _, h := range q.chain.Hops {
+		for _, s := range []string{h.RoleARN, h.SessionName, h.ExternalID, h.MFASerial, h.SourceIdentity} {
+			field(s)
+		}
+		fmt.Fprintf(&k, "t%d,%d", len(h.Tags), len(h.TransitiveTags))
+		for _, t := range h.Tags {
+			field(t.Key)
+			field(t.Value)
+		}
+		for _, t := range h.TransitiveTags {
+			field(t)
+		}
+	}
+	return k.String()
+}
+
+// newSessionID returns an id such as "s-7f3k2m9qxd": 50 random bits in
+// lower-case base32 without the letters that read as digits.
+func newSessionID() string {
+	const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
+	var b [10]byte
+	rand.Read(b[:])
+	for i := range b {
+		b[i] = alphabet[b[i]&31]
+	}
+	return "s-" + string(b[:])
+}
+
+// sessionName returns the RoleSessionName: the configured one verbatim, else
+// "<IAM user>-<session id>", so that CloudTrail leads back to our entry. AWS
+// allows 2 to 64 of [\w+=,.@-].
+// https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
+func sessionName(q *query, id string) string {
+	if n := len(q.chain.Hops); n == 0 {
+		return ""
+	} else if name := q.chain.Hops[n-1].SessionName; name != "" {
+		return name
+	}
+	user := q.key.Name
+	if i := strings.LastIndexByte(q.key.UserARN, '/'); i >= 0 {
+		user = q.key.UserARN[i+1:]
+	}
+	user = strings.Map(func(r rune) rune {
+		switch {
+		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', strings.ContainsRune("_+=,.@-", r):
+			return r
+		}
+		return '-'
+	}, user)
+	suffix := "-s" + strings.TrimPrefix(id, "s-")
+	return user[:min(len(user), 64-len(suffix))] + suffix
+}

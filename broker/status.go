@@ -1,0 +1,68 @@
+package broker
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+)
+
+// probeTimeout bounds how long status waits for the keychain.
+const probeTimeout = 2 * time.Second
+
+// Start records that the daemon serves. Nothing may be served if it fails.
+func (b *Broker) Start(ctx context.Context) error {
+	self := b.self()
+	return b.cfg.Log.Append(ctx, Event{Kind: EventDaemonStarted, Outcome: OutcomeOK, Caller: &self}, true)
+}
+
+// Close waits for the calls under way, ends every session and records that
+// the daemon stopped. ctx bounds the waiting.
+func (b *Broker) Close(ctx context.Context, reason string) error {
+	b.mints.wait(ctx)
+	b.index.loads.wait(ctx)
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.drop("daemon stopped", func(*session) bool { return true })
+	self := b.self()
+	return b.cfg.Log.Append(ctx, Event{Kind: EventDaemonStopped, Outcome: OutcomeOK, Caller: &self, Reason: reason}, true)
+}
+
+// Status tells the state of the daemon, the keychain, the log and the
+// sessions. It never prompts.
+func (b *Broker) Status(ctx context.Context) (Status, error) {
+	st := Status{
+		Daemon:      b.cfg.Daemon,
+		Keychain:    KeychainStatus{Backend: b.cfg.Keys.Backend(), State: "ok"},
+		Log:         b.cfg.Log.Status(),
+		Sessions:    []SessionStatus{},
+		LastRefusal: b.refusal.Load(),
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	if err := b.cfg.Keys.Probe(ctx); err != nil {
+		e := AsError(err)
+		st.Keychain.State, st.Keychain.Message, st.Keychain.Hint = string(e.Code), e.Message, e.Hint
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.sessions {
+		if s.left(b.cfg.Clock) <= 0 {
+			continue
+		}
+		row := SessionStatus{
+			ID: s.id, Profile: s.q.profile, Account: s.creds.AccountID, RoleARN: roleARN(s.q.chain),
+			Key: s.q.key.Name, AccessKeyID: s.creds.AccessKeyID,
+			Issued: s.issued, Expires: s.creds.Expires, Served: s.handouts.Load(),
+		}
+		if at := s.lastServed.Load(); at != 0 {
+			row.LastServed = time.Unix(0, at)
+		}
+		st.Sessions = append(st.Sessions, row)
+	}
+	slices.SortFunc(st.Sessions, func(x, y SessionStatus) int {
+		return cmp.Or(cmp.Compare(x.Profile, y.Profile), x.Issued.Compare(y.Issued))
+	})
+	return st, nil
+}

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
+
+	"gatepass/broker"
+)
+
+// config is gatepass.toml. Every key is optional; README.md lists them with
+// their defaults and consequences. An unknown key is an error: a rule that is
+// misspelt must not silently be no rule.
+type config struct {
+	// Keychain chooses where long-term keys are kept. "auto" is the
+	// platform's store, and never silently a weaker one.
+	Keychain string `toml:"keychain"`
+	// TrustedConfigs lists AWS config files, beside ~/.aws/config, whose
+	// endpoint_url counts.
+	TrustedConfigs []string `toml:"trusted_configs"`
+
+	AWS   awsConfig   `toml:"aws"`
+	Audit auditConfig `toml:"audit"`
+}
+
+// awsConfig says how the daemon reaches AWS. Environment variables never do.
+type awsConfig struct {
+	EndpointURL    string `toml:"endpoint_url"`     // all services
+	EndpointURLSTS string `toml:"endpoint_url_sts"` // wins over endpoint_url
+	CABundle       string `toml:"ca_bundle"`        // PEM; replaces the system's roots
+	Proxy          string `toml:"proxy"`            // http:// or https://
+	NoProxy        string `toml:"no_proxy"`         // hosts, domains and CIDRs, separated by commas
+}
+
+type auditConfig struct {
+	// Command says how much of a caller's command line is recorded.
+	Command string `toml:"command"`
+}
+
+// check finds a value that cannot be used, and cleans those that are paths.
+// Its error never quotes a URL: a proxy's may hold a password.
+func (c *config) check() (key string, err error) {
+	if err := oneOf(c.Keychain, "auto", "keychain", "wincred", "secret-service", "kwallet", "pass", "keyctl", "file"); err != nil {
+		return "keychain", err
+	}
+	if err := oneOf(c.Audit.Command, "masked", "name", "none"); err != nil {
+		return "audit.command", err
+	}
+	for key, value := range map[string]string{
+		"aws.endpoint_url":     c.AWS.EndpointURL,
+		"aws.endpoint_url_sts": c.AWS.EndpointURLSTS,
+		"aws.proxy":            c.AWS.Proxy,
+	} {
+		u, err := url.Parse(value)
+		if value != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+			return key, errors.New("not a URL that begins with http:// or https:// and names a host")
+		}
+	}
+	if c.AWS.CABundle != "" {
+		if c.AWS.CABundle, err = absolute(c.AWS.CABundle); err != nil {
+			return "aws.ca_bundle", err
+		}
+	}
+	for i, path := range c.TrustedConfigs {
+		if c.TrustedConfigs[i], err = absolute(path); err != nil {
+			return "trusted_configs", err
+		}
+	}
+	return "", nil
+}
+
+func oneOf(value string, names ...string) error {
+	if slices.Contains(names, value) {
+		return nil
+	}
+	return fmt.Errorf("%q is none of %s", value, strings.Join(names, ", "))
+}
+
+// absolute returns path cleaned, with ~/ expanded.
+func absolute(path string) (string, error) {
+	if rest, ok := strings.CutPrefix(path, "~/"); ok {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("~ in %q: %w", path, err)
+		}
+		path = filepath.Join(home, rest)
+	}
+	if !filepath.IsAbs(path) {
+		return "", fmt.Errorf("%q is not an absolute path", path)
+	}
+	return filepath.Clean(path), nil
+}
+
+// maxConfig bounds gatepass.toml, in bytes.
+const maxConfig = 1 << 20
+
+// readConfig reads gatepass.toml. A file that does not exist is an empty one;
+// one that cannot be read or understood is an error that names file, line and
+// key.
+func readConfig(path string) (config, error) {
+	cfg := config{Keychain: "auto", Audit: auditConfig{Command: "masked"}}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return cfg, nil
+	}
+	if err != nil {
+		return cfg, broker.Errorf(broker.CodeConfig, "read configuration: %w", err)
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && !info.Mode().IsRegular() {
+		return cfg, broker.Errorf(broker.CodeConfig, "read configuration: %s is not a regular file", path)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return cfg, broker.Errorf(broker.CodeConfig, "read configuration: %w", err)
+	}
+	if len(data) > maxConfig {
+		return cfg, broker.Errorf(broker.CodeConfig, "read configuration: %s is larger than %d bytes", path, maxConfig)
+	}
+	dec := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
+	if err := dec.Decode(&cfg); err != nil {
+		return cfg, explainTOML(path, err)
+	}
+	if key, err := cfg.check(); err != nil {
+		return cfg, broker.Errorf(broker.CodeConfig, "%s:%d: %s: %w", path, lineOf(data, key), key, err)
+	}
+	return cfg, nil
+}
+
+// lineOf returns the line on which the dotted key is set in a document that
+// parses, 0 if it is not.
+func lineOf(data []byte, key string) int {
+	var p unstable.Parser
+	p.Reset(data)
+	var table []string
+	for p.NextExpression() {
+		node := p.Expression()
+		var path []string
+		var line int
+		for it := node.Key(); it.Next(); {
+			path = append(path, string(it.Node().Data))
+			line = p.Shape(it.Node().Raw).Start.Line
+		}
+		if node.Kind != unstable.KeyValue {
+			table = path
+			continue
+		}
+		// An inline table sets the keys below its own.
+		set := strings.Join(append(slices.Clone(table), path...), ".")
+		if key == set || strings.HasPrefix(key, set+".") {
+			return line
+		}
+	}
+	return 0
+}
+
+// explainTOML names file, line and key of what is wrong in path.
+func explainTOML(path string, err error) error {
+	var unknown *toml.StrictMissingError
+	if errors.As(err, &unknown) && len(unknown.Errors) > 0 {
+		e := unknown.Errors[0]
+		line, _ := e.Position()
+		return broker.Errorf(broker.CodeConfig, "%s:%d: unknown key %q", path, line, strings.Join(e.Key(), ".")).
+			WithHint("the README lists every key; a misspelt one must not silently count for nothing")
+	}
+	var bad *toml.DecodeError
+	if errors.As(err, &bad) {
+		line, _ := bad.Position()
+		where := ""
+		if key := strings.Join(bad.Key(), "."); key != "" {
+			where = key + ": "
+		}
+		return broker.Errorf(broker.CodeConfig, "%s:%d: %s%s", path, line, where, strings.TrimPrefix(bad.Error(), "toml: "))
+	}
+	return broker.Errorf(broker.CodeConfig, "%s: %w", path, err)
+}

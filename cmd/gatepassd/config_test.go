@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gatepass/broker"
+)
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "gatepass.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestConfigErrorsNameFileLineAndKey(t *testing.T) {
+	for _, tt := range []struct{ name, text, want string }{
+		{"unknown key", "keychain = \"auto\"\n\nkeychian = \"file\"\n", `:3: unknown key "keychian"`},
+		{"unknown key in a table", "[aws]\nproxi = \"http://p:1\"\n", `:2: unknown key "aws.proxi"`},
+		{"unknown table", "\n[grups.it]\nmembers = []\n", `unknown key "grups`},
+		{"wrong type", "\nkeychain = 7\n", `:2: keychain: `},
+		{"wrong type in a table", "[aws]\n\nca_bundle = true\n", `:3: aws.ca_bundle: `},
+		{"not in the list", "keychain = \"vault\"\n", `:1: keychain: "vault" is none of auto, `},
+		{"relative path", "\ntrusted_configs = [\n\"a/b\"]\n", `:2: trusted_configs: "a/b" is not an absolute path`},
+		{"not a URL", "[aws]\nendpoint_url = \"ftp://x\"\n", `:2: aws.endpoint_url: not a URL`},
+		{"syntax", "keychain = \"auto\"\n[aws\n", `:2: `},
+		{"twice", "keychain = \"auto\"\nkeychain = \"auto\"\n", `:2: `},
+		{"too large", strings.Repeat("#\n", maxConfig), "larger than"},
+		{"NUL", "keychain = \"a\x00uto\"\n", `:1: `},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := write(t, tt.text)
+			_, err := readConfig(path)
+			if broker.CodeOf(err) != broker.CodeConfig {
+				t.Fatalf("got %v, want a config error", err)
+			}
+			if !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %q, want %q and the path in it", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestConfigErrorHidesProxyPassword(t *testing.T) {
+	_, err := readConfig(write(t, "[aws]\nproxy = \"socks5://me:hunter2@p:1\"\n"))
+	if err == nil || strings.Contains(fmt.Sprintf("%v %+v", err, err), "hunter2") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestConfigUnreadable(t *testing.T) {
+	if _, err := readConfig(t.TempDir()); broker.CodeOf(err) != broker.CodeConfig {
+		t.Errorf("a directory: got %v, want a config error", err)
+	}
+	cfg, err := readConfig(filepath.Join(t.TempDir(), "none.toml"))
+	if err != nil || cfg.Keychain != "auto" || cfg.Audit.Command != "masked" {
+		t.Errorf("no file: got %+v, %v, want the defaults", cfg, err)
+	}
+}
+
+func TestConfigValues(t *testing.T) {
+	t.Setenv("HOME", "/home/alice")
+	cfg, err := readConfig(write(t, `
+keychain = "file"
+trusted_configs = ["~/work/aws.cfg", "/etc/aws/config"]
+[aws]
+endpoint_url = "http://127.0.0.1:4566"
+endpoint_url_sts = "https://sts.example.com"
+ca_bundle = "/etc/ca.pem"
+proxy = "http://proxy:3128"
+no_proxy = "example.com,10.0.0.0/8"
+[audit]
+command = "name"
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := config{
+		Keychain:       "file",
+		TrustedConfigs: []string{"/home/alice/work/aws.cfg", "/etc/aws/config"},
+		AWS: awsConfig{
+			EndpointURL: "http://127.0.0.1:4566", EndpointURLSTS: "https://sts.example.com",
+			CABundle: "/etc/ca.pem", Proxy: "http://proxy:3128", NoProxy: "example.com,10.0.0.0/8",
+		},
+		Audit: auditConfig{Command: "name"},
+	}
+	if fmt.Sprint(cfg) != fmt.Sprint(want) {
+		t.Errorf("got  %+v\nwant %+v", cfg, want)
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add("keychain = \"file\"\n[aws]\nproxy = \"http://p\"\n")
+	path := filepath.Join(f.TempDir(), "gatepass.toml")
+	f.Fuzz(func(t *testing.T, text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readConfig(path); err != nil && broker.CodeOf(err) != broker.CodeConfig {
+			t.Errorf("%q: code of %v is %s", text, err, broker.CodeOf(err))
+		}
+	})
+}
