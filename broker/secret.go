@@ -20,7 +20,7 @@ type Secret struct {
 const redacted = "[secret]"
 
 // NewSecret returns a Secret with a copy of s.
-func NewSecret[S string | []byte](s S) Secret { return Secret{b: []byte(s)} }
+func NewSecret[S string | []byte](s S) Secret { return Secret{b: append([]byte(nil), s...)} }
 
 // Reveal returns the bytes as a string. Call it only where they leave.
 func (s Secret) Reveal() string { return string(s.b) }
