@@ -1,0 +1,508 @@
+package profiles
+
+import (
+	"fmt"
+	"path"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A resolver resolves the profiles of one state of the files, each one once.
+type resolver struct {
+	files Files
+	*profileSet
+	resolved sync.Map // profile name → *resolution, for profiles that exist
+}
+
+type resolution struct {
+	chain *Chain
+	err   error
+}
+
+func newResolver(files Files, set *profileSet) *resolver {
+	return &resolver{files: files, profileSet: set}
+}
+
+// resolve returns the chain of a profile. It is shared.
+func (r *resolver) resolve(name string) (*Chain, error) {
+	if v, ok := r.resolved.Load(name); ok {
+		res := v.(*resolution)
+		return res.chain, res.err
+	}
+	if msg := checkName(name); msg != "" {
+		return nil, &ConfigError{Profile: name, Msg: msg}
+	}
+	p := r.profiles[name]
+	if p == nil {
+		return nil, &NotFoundError{Name: name, Nearest: nearest(name, r.names), Files: r.files, Bare: r.bare[name]}
+	}
+	w := walk{resolver: r, asked: p, chain: Chain{Profile: name}}
+	res := &resolution{}
+	if res.err = w.resolve(); res.err == nil {
+		res.chain = &w.chain
+	}
+	r.resolved.Store(name, res)
+	return res.chain, res.err
+}
+
+// A walk follows one profile to the key that starts its chain.
+type walk struct {
+	*resolver
+	asked *profile
+	chain Chain
+}
+
+func (w *walk) resolve() error {
+	for _, step := range []func() error{w.follow, w.duration, w.region, w.endpoint, w.serve} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// follow finds the hops and the key.
+func (w *walk) follow() error {
+	var (
+		key     *setting // the first gatepass_key on the way
+		keyOf   *profile
+		visited = map[string]bool{}
+		way     []string
+	)
+	for p := w.asked; ; {
+		visited[p.name] = true
+		way = append(way, p.name)
+		if err := checkOwn(p); err != nil {
+			return err
+		}
+		if s, ok := p.get("gatepass_key"); ok && key == nil {
+			if msg := checkName(s.value); msg != "" {
+				return wrong(p, s, "%s", msg)
+			}
+			key, keyOf = &s, p
+		}
+		hop, err := w.hop(p)
+		if err != nil {
+			return err
+		}
+		source, hasSource, err := either(p, "source_profile", "gatepass_source_profile")
+		if err != nil {
+			return err
+		}
+		static, isStatic := plaintext(p)
+		if isStatic {
+			w.note(p, static, "the plaintext keys of this profile are not used here, but SDKs prefer them: store them with \"gatepass keys add\" and remove them")
+		}
+		follows := hasSource && source.value != p.name
+		if isStatic && (p != w.asked || hop == nil) {
+			// The keys are the profile's, whatever role it names as well.
+			follows = false
+			if hop != nil {
+				role, _, _ := either(p, "role_arn", "gatepass_role_arn")
+				w.note(p, role, "the role is skipped where this profile is a source_profile, because it has keys of its own")
+				hop = nil
+			}
+		}
+		if err := w.checkForeign(p, hop != nil, follows, key != nil); err != nil {
+			return err
+		}
+		if hop != nil {
+			w.chain.Hops = append(w.chain.Hops, *hop)
+		} else if err := w.keyMFA(p); err != nil {
+			return err
+		}
+		if !follows {
+			w.chain.Key = p.name
+			w.chain.KeyFrom = KeyFrom{Profile: p.name, File: p.file, Line: p.line}
+			break
+		}
+		if msg := checkName(source.value); msg != "" {
+			return wrong(p, source, "%s", msg)
+		}
+		next := w.profiles[source.value]
+		if next == nil {
+			hint := commentHint(source.value)
+			if near := nearest(source.value, w.names); hint == "" && len(near) > 0 {
+				hint = "; did you mean " + quote(near[0]) + "?"
+			} else if hint == "" {
+				hint = `; to name a stored key, use "gatepass_key" instead`
+			}
+			return wrong(p, source, "there is no profile %s%s", quote(source.value), hint)
+		}
+		if visited[next.name] {
+			return wrong(p, source, "leads back to profile %s: %s", quote(next.name), describeLoop(append(way, next.name)))
+		}
+		p = next
+	}
+	slices.Reverse(w.chain.Hops)
+	if key != nil {
+		w.chain.Key = key.value
+		w.chain.KeyFrom = KeyFrom{Profile: keyOf.name, Explicit: true, File: key.file, Line: key.line}
+	}
+	return nil
+}
+
+// describeLoop shows the names that lead in a circle, or the ends of them.
+func describeLoop(way []string) string {
+	way = way[slices.Index(way, way[len(way)-1]):]
+	quoted := make([]string, 0, 8)
+	for i, n := range way {
+		if len(way) > 8 && i == 4 {
+			quoted = append(quoted, "…")
+		}
+		if len(way) <= 8 || i < 4 || i >= len(way)-3 {
+			quoted = append(quoted, quote(n))
+		}
+	}
+	return strings.Join(quoted, " → ")
+}
+
+// hop returns the role of p, or nil if it names none.
+func (w *walk) hop(p *profile) (*Hop, error) {
+	arn, ok, err := either(p, "role_arn", "gatepass_role_arn")
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		for _, key := range []string{"gatepass_external_id", "gatepass_role_session_name", "gatepass_source_identity", "gatepass_session_tags", "gatepass_transitive_tags"} {
+			if s, ok := p.get(key); ok {
+				w.note(p, s, "does not apply to a profile without a role")
+			}
+		}
+		return nil, nil
+	}
+	if msg := checkRoleARN(arn.value); msg != "" {
+		return nil, wrong(p, arn, "%s is not the ARN of a role: %s%s", quote(arn.value), msg, commentHint(arn.value))
+	}
+	h := &Hop{Profile: p.name, RoleARN: arn.value}
+	for _, f := range []struct {
+		standard, twin string
+		into           *string
+		check          func(string) string
+		shown          bool // in errors
+	}{
+		{"role_session_name", "gatepass_role_session_name", &h.SessionName, checkSessionName, true},
+		{"external_id", "gatepass_external_id", &h.ExternalID, checkExternalID, false},
+		{"mfa_serial", "gatepass_mfa_serial", &h.MFASerial, checkMFASerial, true},
+		{"", "gatepass_source_identity", &h.SourceIdentity, checkSourceIdentity, true},
+	} {
+		s, ok, err := either(p, f.standard, f.twin)
+		if err != nil {
+			return nil, err
+		}
+		if !ok || s.value == "" {
+			continue
+		}
+		if msg := f.check(s.value); msg != "" {
+			if f.shown {
+				msg = quote(s.value) + ": " + msg
+			}
+			return nil, wrong(p, s, "%s%s", msg, commentHint(s.value))
+		}
+		*f.into = s.value
+	}
+	if h.MFAProcess, err = w.mfaProcess(p); err != nil {
+		return nil, err
+	}
+	if h.Duration, err = durationOf(p, maxRoleDuration); err != nil {
+		return nil, err
+	}
+	if s, ok := p.get("gatepass_session_tags"); ok {
+		if h.Tags, err = parseTags(s.value); err != nil {
+			return nil, wrong(p, s, "%w", err)
+		}
+	}
+	if s, ok := p.get("gatepass_transitive_tags"); ok {
+		if h.TransitiveTags, err = parseTagKeys(s.value); err != nil {
+			return nil, wrong(p, s, "%w", err)
+		}
+	}
+	return h, nil
+}
+
+// keyMFA takes the MFA settings of p, which names no role, for the key itself.
+// Those of the profile nearest to the one asked for count.
+func (w *walk) keyMFA(p *profile) error {
+	s, ok, err := either(p, "mfa_serial", "gatepass_mfa_serial")
+	if err != nil {
+		return err
+	}
+	if ok && s.value != "" && w.chain.MFASerial == "" {
+		if msg := checkMFASerial(s.value); msg != "" {
+			return wrong(p, s, "%s: %s%s", quote(s.value), msg, commentHint(s.value))
+		}
+		w.chain.MFASerial = s.value
+	}
+	process, err := w.mfaProcess(p)
+	if w.chain.MFAProcess == "" {
+		w.chain.MFAProcess = process
+	}
+	return err
+}
+
+// mfaProcess returns the command line that prints MFA codes, if the files may
+// name one.
+func (w *walk) mfaProcess(p *profile) (string, error) {
+	s, ok, err := either(p, "mfa_process", "gatepass_mfa_process")
+	switch {
+	case err != nil || !ok || s.value == "":
+		return "", err
+	case !w.files.Trusted:
+		w.note(p, s, untrusted)
+		return "", nil
+	case !isOneLine(s.value):
+		return "", wrong(p, s, "the command must be on one line")
+	}
+	return s.value, nil
+}
+
+const untrusted = "does not count: this file is not the default one, and not in trusted_configs of gatepass.toml"
+
+// duration sets how long the key's own session lasts, where that is what the
+// profile means.
+func (w *walk) duration() error {
+	if len(w.chain.Hops) == 0 {
+		d, err := durationOf(w.asked, maxSessionDuration)
+		w.chain.Duration = d
+		return err
+	}
+	if _, ok, err := either(w.asked, "role_arn", "gatepass_role_arn"); ok || err != nil {
+		return err
+	}
+	for _, key := range []string{"duration_seconds", "gatepass_duration"} {
+		if s, ok := w.asked.get(key); ok {
+			w.note(w.asked, s, "does not apply: the role, and its duration, are those of another profile")
+		}
+	}
+	return nil
+}
+
+// durationOf returns p's duration, between STS's minimum and most, or 0.
+func durationOf(p *profile, most time.Duration) (time.Duration, error) {
+	var found time.Duration
+	for _, key := range []string{"duration_seconds", "gatepass_duration"} {
+		s, ok := p.get(key)
+		if !ok || s.value == "" {
+			continue
+		}
+		d, ok := parseDuration(s.value, key == "gatepass_duration")
+		switch {
+		case !ok && key == "gatepass_duration":
+			return 0, wrong(p, s, `%s is not a duration such as "3600" or "1h"%s`, quote(s.value), commentHint(s.value))
+		case !ok:
+			return 0, wrong(p, s, "%s is not a number of seconds%s", quote(s.value), commentHint(s.value))
+		case d < minDuration || d > most:
+			return 0, wrong(p, s, "%s is outside of what AWS allows here, %d to %d seconds", quote(s.value), minDuration/time.Second, most/time.Second)
+		case found != 0 && found != d:
+			return 0, wrong(p, s, "differs from duration_seconds of the same profile")
+		}
+		found = d
+	}
+	return found, nil
+}
+
+// checkForeign refuses a profile whose credentials do not begin with a stored
+// key. explicit says that a gatepass_key asks for one all the same.
+func (w *walk) checkForeign(p *profile, hasRole, follows, explicit bool) error {
+	if s, ok := p.get("include_profile"); ok {
+		w.note(p, s, "is not followed, as in the AWS CLI")
+	}
+	if source, ok := p.get("credential_source"); ok {
+		if s, both := p.get("source_profile"); both {
+			return wrong(p, source, "cannot stand beside source_profile (line %d)", s.line)
+		}
+	}
+	for _, foreign := range []struct {
+		key, what string
+		anyway    bool // counts though the role has another source
+	}{
+		{"credential_source", "takes its credentials from the environment or the machine it runs on", true},
+		{"web_identity_token_file", "takes its credentials from a web identity", true},
+		{"sso_session", "takes its credentials from IAM Identity Center (SSO)", false},
+		{"sso_start_url", "takes its credentials from IAM Identity Center (SSO)", false},
+		{"sso_account_id", "takes its credentials from IAM Identity Center (SSO)", false},
+		{"login_session", `takes its credentials from "aws login"`, false},
+		{"credential_process", "takes its credentials from another program", false},
+	} {
+		s, ok := p.get(foreign.key)
+		if !ok {
+			continue
+		}
+		if foreign.key == "credential_process" {
+			switch profile, ours := ownProcess(s.value); {
+			case ours && profile == p.name:
+				w.chain.Adopted = w.chain.Adopted || p == w.asked
+				continue
+			case ours:
+				return wrong(p, s, "asks gatepass for another profile, %s: correct the name, or ask for that profile", quote(profile))
+			}
+		}
+		if explicit || hasRole && follows && !foreign.anyway {
+			w.note(p, s, "is not used")
+			continue
+		}
+		return wrong(p, s, `the profile %s, which gatepass does not serve; use the AWS CLI as it is, or add "gatepass_key = NAME" to start from a stored key`, foreign.what)
+	}
+	return nil
+}
+
+// ownProcess reports whether a credential_process is
+// "…/gatepass credential-process NAME", with flags or without, and returns
+// NAME.
+func ownProcess(command string) (profile string, ours bool) {
+	if runtime.GOOS == "windows" {
+		command = strings.ReplaceAll(command, `\`, "/")
+	}
+	words, err := splitWords(command)
+	if err != nil || len(words) < 3 {
+		return "", false
+	}
+	if program := path.Base(words[0]); program != "gatepass" && program != "gatepass.exe" {
+		return "", false
+	}
+	args := slices.DeleteFunc(words[1:], func(a string) bool { return strings.HasPrefix(a, "-") })
+	if len(args) != 2 || args[0] != "credential-process" {
+		return "", false
+	}
+	return args[1], true
+}
+
+// region sets the profile's region and where to call STS.
+func (w *walk) region() error {
+	region, err := regionOf(w.asked)
+	if err != nil {
+		return err
+	}
+	w.chain.Region, w.chain.STSRegion = region, region
+	if region == "" {
+		if p := w.profiles["default"]; p != nil {
+			w.chain.STSRegion, err = regionOf(p)
+		}
+	}
+	return err
+}
+
+func regionOf(p *profile) (string, error) {
+	s, ok := p.get("region")
+	if !ok || s.value == "" {
+		return "", nil
+	}
+	if msg := checkRegion(s.value); msg != "" {
+		return "", wrong(p, s, "%s: %s%s", quote(s.value), msg, commentHint(s.value))
+	}
+	return s.value, nil
+}
+
+// endpoint sets where the profile wants STS to be called.
+func (w *walk) endpoint() error {
+	if s, ok := w.asked.get("ignore_configured_endpoint_urls"); ok && strings.EqualFold(s.value, "true") {
+		return nil
+	}
+	url, err := w.configuredEndpoint()
+	switch {
+	case err != nil || url.value == "":
+		return err
+	case !w.files.Trusted:
+		w.note(w.asked, url, untrusted)
+		return nil
+	}
+	if msg := checkEndpoint(url.value); msg != "" {
+		return wrong(w.asked, url, "%s", msg)
+	}
+	w.chain.Endpoint = url.value
+	return nil
+}
+
+// configuredEndpoint returns the endpoint_url for STS in the profile's
+// [services] section, else the profile's own, else a zero setting.
+func (w *walk) configuredEndpoint() (setting, error) {
+	if s, ok := w.asked.get("services"); ok {
+		services := w.services[s.value]
+		if services == nil {
+			return s, wrong(w.asked, s, "there is no section %s%s", quote("[services "+s.value+"]"), commentHint(s.value))
+		}
+		if sts, ok := services.get("sts"); ok {
+			if !strings.HasPrefix(sts.value, "\n") {
+				return sts, wrong(w.asked, sts, "in services %s, the settings of sts must stand on the lines below it, indented", quote(s.value))
+			}
+			block, _ := nested(sts.value)
+			if u := block["endpoint_url"]; u != "" {
+				return setting{key: "endpoint_url", value: u, file: sts.file, line: sts.line}, nil
+			}
+		}
+	}
+	s, _ := w.asked.get("endpoint_url")
+	return s, nil
+}
+
+func (w *walk) serve() error {
+	s, ok := w.asked.get("gatepass_serve")
+	if !ok || s.value == "" {
+		return nil
+	}
+	switch s.value {
+	case "container", "env", "imds":
+		w.chain.Serve = s.value
+		return nil
+	}
+	return wrong(w.asked, s, `%s is none of "container", "env" and "imds"%s`, quote(s.value), commentHint(s.value))
+}
+
+// checkOwn refuses keys that look like ours and are not.
+func checkOwn(p *profile) error {
+	for _, s := range p.settings {
+		if strings.HasPrefix(s.key, ownPrefix) {
+			if k, _ := known([]byte(s.key)); k == "" {
+				msg := "there is no such key"
+				if near := nearest(s.key, []string{
+					"gatepass_key", "gatepass_role_arn", "gatepass_source_profile", "gatepass_mfa_serial", "gatepass_mfa_process",
+					"gatepass_external_id", "gatepass_role_session_name", "gatepass_duration", "gatepass_source_identity",
+					"gatepass_session_tags", "gatepass_transitive_tags", "gatepass_serve",
+				}); len(near) > 0 {
+					msg += "; did you mean " + near[0] + "?"
+				}
+				return wrong(p, s, "%s", msg)
+			}
+		}
+	}
+	return nil
+}
+
+// either returns the setting that p has in the standard form, in ours, or in
+// both with one value. A source_profile or role that is empty is an error.
+func either(p *profile, standard, twin string) (setting, bool, error) {
+	s, hasStandard := p.get(standard)
+	t, hasTwin := p.get(twin)
+	switch {
+	case hasStandard && hasTwin && s.value != t.value:
+		return t, true, wrong(p, t, "differs from %s on line %d", standard, s.line)
+	case !hasStandard:
+		s = t
+	}
+	if s.key != "" && s.value == "" && (standard == "role_arn" || standard == "source_profile") {
+		return s, true, wrong(p, s, "the value is empty")
+	}
+	return s, hasStandard || hasTwin, nil
+}
+
+// plaintext returns where p has long-term keys in the file.
+func plaintext(p *profile) (setting, bool) {
+	if s, ok := p.get("aws_secret_access_key"); ok {
+		return s, true
+	}
+	return p.get("aws_access_key_id")
+}
+
+// wrong says what is wrong with one setting of p.
+func wrong(p *profile, s setting, format string, args ...any) error {
+	err := fmt.Errorf(format, args...)
+	return &ConfigError{File: s.file, Line: s.line, Profile: p.name, Key: s.key, Msg: err.Error()}
+}
+
+// note says that one setting of p does not count.
+func (w *walk) note(p *profile, s setting, msg string) {
+	w.chain.Notes = append(w.chain.Notes, wrong(p, s, "%s", msg).Error())
+}
