@@ -20,6 +20,9 @@ type Caller struct {
 	// process, and each parent was older than its child.
 	Resolved  bool      `json:"resolved"`
 	Ancestors []Process `json:"ancestors,omitempty"` // nearest first
+
+	Args    []string  `json:"-"` // argv as read, bounded; the source of Command
+	Started time.Time `json:"-"` // with PID, tells this process from a later one
 }
 
 // A Process is one ancestor of a [Caller].
@@ -28,5 +31,6 @@ type Process struct {
 	Exe     string    `json:"exe,omitempty"`
 	Command string    `json:"command,omitempty"`
 	Args    []string  `json:"-"` // argv as read, bounded; the source of Command and of the program's name
+	Cwd     string    `json:"-"` // of an interpreter whose script is named relative to it, else ""
 	Started time.Time `json:"-"`
 }
