@@ -1,0 +1,164 @@
+package audit
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+const checkpointsName = "checkpoints"
+
+// maxCheckpoint bounds one note in the checkpoints file, in bytes: three
+// lines and room for the signatures of witnesses.
+const maxCheckpoint = 16 << 10
+
+// A checkpoint is what one note in the checkpoints file says, its signatures
+// unchecked.
+type checkpoint struct {
+	note   []byte // without the empty line that ends it in the file
+	origin string
+	size   int64
+	root   tlog.Hash
+	keys   []keyID // who signed, in order
+}
+
+// A keyID names a note key as its signatures do.
+type keyID struct {
+	name string
+	hash uint32
+}
+
+func (k keyID) String() string { return fmt.Sprintf("%s+%08x", k.name, k.hash) }
+
+// checkpointText returns the text to be signed, as in C2SP tlog-checkpoint.
+// https://c2sp.org/tlog-checkpoint
+func checkpointText(origin string, size int64, root tlog.Hash) string {
+	return fmt.Sprintf("%s\n%d\n%s\n", origin, size, root)
+}
+
+var (
+	errCheckpoint     = errors.New("not a checkpoint")
+	errCheckpointTorn = errors.New("a checkpoint without its end")
+)
+
+// nextCheckpoint reads the note at the start of b, which is the rest of the
+// checkpoints file or a part that holds a whole note. It returns how many
+// bytes it takes with the empty line after it, [errCheckpointTorn] when b
+// ends within it, and [errCheckpoint] when it is not one.
+func nextCheckpoint(b []byte) (c checkpoint, n int, err error) {
+	var lines [4]string
+	for i := range lines {
+		end := bytes.IndexByte(b[n:], '\n')
+		if end < 0 {
+			return c, 0, errCheckpointTorn
+		}
+		lines[i] = string(b[n : n+end])
+		n += end + 1
+	}
+	c.origin = lines[0]
+	if !validName(c.origin) || lines[3] != "" {
+		return c, 0, errCheckpoint
+	}
+	if c.size, err = strconv.ParseInt(lines[1], 10, 64); err != nil || c.size < 0 || strconv.FormatInt(c.size, 10) != lines[1] {
+		return c, 0, errCheckpoint
+	}
+	if c.root, err = tlog.ParseHash(lines[2]); err != nil || c.root.String() != lines[2] {
+		return c, 0, errCheckpoint
+	}
+	for {
+		rest := b[n:]
+		if len(c.keys) > 0 && (len(rest) == 0 || rest[0] == '\n') {
+			c.note = b[:n]
+			return c, min(n+1, len(b)), nil
+		}
+		end := bytes.IndexByte(rest, '\n')
+		if end < 0 {
+			return c, 0, errCheckpointTorn
+		}
+		k, ok := signatureKey(string(rest[:end]))
+		if !ok {
+			return c, 0, errCheckpoint
+		}
+		c.keys = append(c.keys, k)
+		n += end + 1
+	}
+}
+
+// signatureKey reads who signed from a note's signature line.
+func signatureKey(line string) (keyID, bool) {
+	line, ok := strings.CutPrefix(line, "— ")
+	if !ok {
+		return keyID{}, false
+	}
+	name, b64, _ := strings.Cut(line, " ")
+	sig, err := base64.StdEncoding.DecodeString(b64)
+	// Strict: a second spelling of the same bytes is a changed byte.
+	if err != nil || len(sig) < 5 || base64.StdEncoding.EncodeToString(sig) != b64 || !validName(name) {
+		return keyID{}, false
+	}
+	return keyID{name, binary.BigEndian.Uint32(sig)}, true
+}
+
+// signedBy reports whether k is among those who signed c.
+func (c *checkpoint) signedBy(k keyID) bool {
+	for _, s := range c.keys {
+		if s == k {
+			return true
+		}
+	}
+	return false
+}
+
+// signer returns the key that c is the checkpoint of: the one whose name is
+// the origin, else the first. Witnesses sign under names of their own.
+func (c *checkpoint) signer() keyID {
+	for _, k := range c.keys {
+		if k.name == c.origin {
+			return k
+		}
+	}
+	return c.keys[0]
+}
+
+// lastCheckpoint finds the last checkpoint of a checkpoints file of the given
+// size from its end, nil when there is none. end is where its bytes end: what
+// follows is a torn one. whole says that the empty line after it is there.
+// An [errCheckpoint] says that something else is in its place.
+func lastCheckpoint(f io.ReaderAt, size int64) (last *checkpoint, end int64, whole bool, err error) {
+	start := max(0, size-2*maxCheckpoint)
+	b := make([]byte, size-start)
+	if _, err := f.ReadAt(b, start); err != nil && err != io.EOF {
+		return nil, 0, false, err
+	}
+	i := 0
+	for first := start > 0; first; first = bytes.HasPrefix(b[i:], []byte("— ")) {
+		// A note begins after an empty line that no signature follows.
+		n := bytes.Index(b[i:], []byte("\n\n"))
+		if n < 0 {
+			return nil, 0, false, errCheckpoint
+		}
+		i += n + 2
+	}
+	for i < len(b) {
+		c, n, err := nextCheckpoint(b[i:])
+		if err == errCheckpointTorn {
+			break
+		}
+		if err != nil {
+			return nil, 0, false, fmt.Errorf("byte %d: %w", start+int64(i), err)
+		}
+		if last != nil && c.size < last.size {
+			return nil, 0, false, fmt.Errorf("byte %d: it goes back from %d entries to %d: %w", start+int64(i), last.size, c.size, errCheckpoint)
+		}
+		last = &c
+		i += n
+	}
+	return last, start + int64(i), i == 0 || bytes.HasSuffix(b[:i], []byte("\n\n")), nil
+}

@@ -1,0 +1,154 @@
+// Package audit is the tamper-evident log of gatepass: every hand-out of
+// credentials, and all that leads to one or refuses one, is an entry in it
+// before anything leaves. [Log] writes it, [Verify] holds it against its
+// signatures, [Entries] reads it.
+//
+// What follows is the format to the byte, enough to write another verifier.
+//
+// # The directory
+//
+// A log is a directory of mode 0700 with these files of mode 0600:
+//
+//	000001.jsonl …  the segments: the entries
+//	checkpoints     signed heads of the tree over the entries
+//	hashes          the tree's hashes; derived, and never trusted
+//	lock            held (flock) by the daemon that writes; its first line is
+//	                the path of the socket it listens on
+//
+// Others may lie there and are not part of the log: *.tmp is an unfinished
+// file, and NNNNNN.cut-SEQ what was cut out of a segment after a crash, where
+// that was more than an unfinished line.
+//
+// # Segments and entries
+//
+// Segments are numbered from 1 without gaps: six decimal digits with leading
+// zeros (more digits where six do not do) and ".jsonl". The log's bytes are
+// the segments' in that order. Each line, which a newline (0x0A) ends, is an
+// entry; no line spans segments, and no byte is outside an entry. A segment
+// is at most 64 MiB, may be empty, and is never rewritten.
+//
+// An entry is a JSON object (RFC 8259) of at most 16,384 bytes without blanks
+// between its tokens, and begins
+//
+//	{"seq":N,"time":"2006-01-02T15:04:05.000000Z","event":"…"
+//
+// with exactly these bytes but for N, the digits of the time and the name of
+// the event. N is the entry's number in decimal: 0 for the log's first, and
+// one more for each that follows, across segments. The time is UTC in
+// microseconds, as the daemon's clock told it. Where the clock was set back,
+// times go back: N, not the time, is the order.
+//
+// The fields come in this order, and absent ones are left out:
+//
+//	seq time event outcome profile account role_arn
+//	key{name access_key_id user_arn}
+//	session{id access_key_id name expires sts_request_id} lease
+//	caller{uid user pid program exe command cwd tty via resolved
+//	ancestors[{pid exe command}…]}
+//	groups[…] reason decision error{code message} cut[…]
+//
+// uid, user, pid, program and the like are as [broker.Event] and
+// [broker.Caller] document them. A reader skips fields it does not know.
+//
+// In strings, the quotation mark and the backslash are escaped as \" and \\,
+// newline and tab as \n and \t, and as \uXXXX (lower case, two of them beyond
+// U+FFFF) everything that Unicode does not call a letter, mark, number,
+// punctuation, symbol or the ASCII space. So control, bidirectional,
+// zero-width and line-separating characters never stand for themselves, and
+// the file can be shown on a terminal. A byte that is not UTF-8 is \ufffd.
+//
+// A string takes at most 1,024 bytes between its quotes; groups has at most
+// 16 elements and ancestors 16. In an entry that would still be over 16,384
+// bytes, strings take at most 256, and those of ancestors and groups 128. A
+// string that was shortened ends in "…" (U+2026), and cut, the entry's last
+// field, lists the paths of all that was shortened: "caller.command",
+// "caller.ancestors" for elements left out, "caller.ancestors.exe" for a
+// string in one of them.
+//
+// # The tree
+//
+// The entries are the leaves of a Merkle tree as in RFC 6962, section 2.1,
+// with SHA-256. Leaf N is the entry N, its bytes without the newline:
+//
+//	leaf hash      SHA-256(0x00 ‖ entry)
+//	node hash      SHA-256(0x01 ‖ left ‖ right)
+//	head of n > 1  node hash of the head of the first k leaves and the head
+//	               of the others, k the largest power of two below n
+//
+// # Checkpoints
+//
+// The file checkpoints is a sequence of C2SP signed notes that are
+// tlog-checkpoints (https://c2sp.org/signed-note,
+// https://c2sp.org/tlog-checkpoint), each followed by an empty line:
+//
+//	gatepass-audit/alice@laptop/x2kq7r5d
+//	1042
+//	CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=
+//
+//	— gatepass-audit/alice@laptop/x2kq7r5d Az3grlgtzPICa5OS8npVmf1Myq/5…
+//
+// The lines are the origin, which is the name of the key; the number n of
+// leaves, in decimal; the head of the first n leaves, in base64; an empty
+// line; and a signature: "— " (U+2014, space), the key's name, a space, and
+// the base64 of four bytes of key hash and the Ed25519 signature of the first
+// three lines with their newlines. More signature lines, of witnesses, may
+// follow. The key hash is the first four bytes of
+// SHA-256(name ‖ 0x0A ‖ 0x01 ‖ public key), and the verifier key to pin is
+// written name+hash+base64(0x01 ‖ public key), the hash in hexadecimal.
+//
+// n never decreases. A checkpoint covers only entries that were synced to
+// disk before it was signed, and is itself synced before anybody is told of
+// it. One is written when there is something new, at most every 10 seconds,
+// and when the daemon stops. While the key cannot be had, there are none.
+//
+// # A new key
+//
+// A new key makes a new log in the sense of tlog-checkpoint, with an origin
+// of its own, whose first leaves are all those of the old log: entries and
+// numbers go on. Before its first checkpoint comes an entry with the event
+// log.linked and the reason
+//
+//	key NAME+HASH follows NAME+HASH at SIZE HEAD
+//
+// with the new key, the old key, and the size and head of the old key's last
+// checkpoint. Checkpoints of other keys than the one to trust are accepted
+// when their head is right and an entry that is signed by the trusted key
+// names their last one in this way.
+//
+// # Hashes
+//
+// The file hashes holds 32-byte hashes: leaf 0, leaf 1, and after each leaf
+// the subtrees that it completes, smallest first (the order of
+// [tlog.StoredHashIndex]). It lets the daemon start without reading the whole
+// log and lets verify say which entry was changed. Where it does not lead to
+// the signed head, it is computed again or left aside.
+//
+// # What is promised, and what cannot be caught
+//
+// Changing a byte of a signed entry or of a checkpoint, and removing,
+// swapping, repeating or adding lines or segments before the last checkpoint,
+// does not verify. These cannot be seen from the files alone: changes after
+// the last checkpoint that leave well-formed entries with the right numbers;
+// the loss of the newest checkpoints together with the entries after the one
+// that is left, or with their becoming unsigned; the loss of a checkpoint
+// between others, which changes nothing; and anything done by somebody who
+// has the signing key. A copy of a checkpoint kept elsewhere, to be compared,
+// closes the second gap.
+//
+// # Writing, crashes, failures
+//
+// An entry is written (write) before [Log.Append] returns, so it survives the
+// end of the daemon. Entries that the caller asks to be durable are synced
+// (fdatasync, one for all that wait) before it returns, others within a
+// second. An entry may be in the log although its Append failed; one whose
+// Append succeeded is there, but for the last second before a power cut of
+// those that were not durable.
+//
+// A line that could not be written whole is cut off again. After a failed
+// sync the segment is given up: what was not known to be synced is written to
+// the next segment and cut off the old one; until that has worked nothing is
+// signed. What a crash leaves is mended when the log is next opened, and an
+// entry log.recovered says what: a torn last line is cut, a half-made copy of
+// lines in a next segment is removed. Nothing that a checkpoint covers is
+// ever mended: where it does not fit, the log does not open.
+package audit

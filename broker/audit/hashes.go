@@ -1,0 +1,87 @@
+package audit
+
+import (
+	"os"
+	"path/filepath"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+const hashesName = "hashes"
+
+// maxPendingHashes is how much waits for a hash file that cannot be written
+// before it is given up, in bytes.
+const maxPendingHashes = 1 << 20
+
+// A hashFile is the file of stored hashes while it is written. All of it can
+// be computed again from the segments, so no failure here fails an entry.
+type hashFile struct {
+	fs      fileSystem
+	name    string
+	f       file   // nil while it could not be opened, or once given up
+	size    int64  // bytes written
+	pending []byte // to be written at size
+	gone    bool   // given up: it has a gap
+}
+
+// open opens the file, which holds size good bytes.
+func (h *hashFile) open(fsys fileSystem, dir string, size int64) error {
+	h.fs, h.name, h.size = fsys, filepath.Join(dir, hashesName), size
+	f, err := fsys.OpenFile(h.name, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := f.Truncate(size); err != nil {
+		f.Close()
+		return err
+	}
+	h.f = f
+	return nil
+}
+
+func (h *hashFile) flush() (err error) {
+	if h.gone {
+		h.pending = h.pending[:0]
+		return nil
+	}
+	if h.f == nil {
+		err = h.open(h.fs, filepath.Dir(h.name), h.size)
+	}
+	if err == nil {
+		_, err = h.f.WriteAt(h.pending, h.size)
+	}
+	if err != nil {
+		if len(h.pending) > maxPendingHashes {
+			h.gone, h.pending = true, nil
+		}
+		return err
+	}
+	h.size += int64(len(h.pending))
+	h.pending = h.pending[:0]
+	return nil
+}
+
+func (h *hashFile) close() {
+	if h.f != nil {
+		h.f.Close()
+	}
+}
+
+// readPeaks reads the edge of the tree with n leaves from a file of stored
+// hashes.
+func readPeaks(f *os.File, n int64) (tree, error) {
+	t := tree{n: n}
+	for _, at := range peakIndexes(n) {
+		h, err := readHash(f, at)
+		if err != nil {
+			return tree{}, err
+		}
+		t.peaks = append(t.peaks, h)
+	}
+	return t, nil
+}
+
+func readHash(f *os.File, at int64) (h tlog.Hash, err error) {
+	_, err = f.ReadAt(h[:], at*tlog.HashSize)
+	return h, err
+}

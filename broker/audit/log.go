@@ -1,0 +1,440 @@
+package audit
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"gatepass/broker"
+
+	"golang.org/x/mod/sumdb/note"
+)
+
+// EventLogLinked is the entry with which a new key's log begins; see the
+// package documentation. Only the log itself writes it.
+const EventLogLinked broker.EventKind = "log.linked"
+
+// Options are how a log is opened.
+type Options struct {
+	// Dir holds the log, and is made (0700) if it is missing. One that
+	// others may enter is refused.
+	Dir string
+
+	// Socket is where the daemon listens; it is written into the lock for
+	// clients that look in another place.
+	Socket string
+
+	// Signer returns the key that signs checkpoints, whose name becomes
+	// their origin. It is called when there is first something to sign, and
+	// what it returns is held. While it fails, entries stay unsigned and it
+	// is asked again at later checkpoints, less and less often. Its
+	// signatures are to be deterministic, as Ed25519's are: the last
+	// checkpoint of an earlier run is recognised by signing it again. Nil
+	// leaves the log unsigned.
+	Signer func(context.Context) (note.Signer, error)
+
+	// Command says what of command lines is recorded; by default CommandMasked.
+	Command CommandMode
+
+	Now         func() time.Time // by default time.Now
+	Logger      *slog.Logger     // by default none
+	SegmentSize int64            // bytes; by default 64 MiB
+
+	fs fileSystem // by default the disk
+}
+
+const (
+	// syncDelay is how long an entry that nobody waits for may stay
+	// unsynced.
+	syncDelay = time.Second
+
+	// syncBytes of unsynced lines are synced at once, and at maxPending
+	// writers wait for the disk, so that memory stays bounded.
+	syncBytes  = 512 << 10
+	maxPending = 4 << 20
+
+	checkpointInterval = 10 * time.Second
+	signerBackoff      = 10 * time.Minute // the longest pause between two calls of Signer
+	repairBackoff      = time.Minute      // the longest pause between two attempts to write again
+)
+
+// A Log is an open audit log. It implements [broker.Log].
+//
+// Three parties change it. Writers, in Append, number and write entries one
+// after the other under mu: that order is the log's. The syncer, one
+// goroutine, brings written lines to the disk (one fdatasync for all who
+// wait), begins segments, repairs after a failure, and then adds the lines to
+// the tree. The signer, another goroutine, signs the tree's head.
+type Log struct {
+	dir    string
+	opts   Options
+	fs     fileSystem
+	log    *slog.Logger
+	lock   *os.File
+	events sync.Pool // of *encoder
+
+	// mu is held across write(2), and across all of a repair: while either
+	// goes on, nothing can be released anyway. It is not held across fsync.
+	mu      sync.Mutex
+	seg     segment
+	next    int64  // the next entry's number
+	batch   *batch // what was written since the last sync began
+	spare   []byte // for the next batch
+	broken  error  // why nothing can be written until a repair; seg's file is not to be trusted
+	full    bool   // a writer waits for a new segment, so all do
+	cuts    []cut  // what repairs could not take out of old segments yet
+	signed  int64  // how many entries the last checkpoint covers
+	failure error  // of the last Append, nil when it went well
+	refused error  // why nothing is signed any more
+	closed  bool
+	timer   *time.Timer // wakes the syncer for lines that nobody waits for
+	waiting bool        // the timer is set
+
+	wake       chan struct{}   // the syncer's, one place
+	ctx        context.Context // done once Close is called
+	cancel     context.CancelFunc
+	syncerDone chan struct{}
+	signWake   chan struct{} // the signer's, one place
+	signerDone chan struct{}
+
+	// The syncer's own.
+	released int           // writers released by the last sync, and those that had joined the next one by then
+	lastSync time.Duration // how long it took
+	repairIn time.Duration // pause before the next attempt
+	made     int           // number of a segment that a failed attempt may have left behind
+	hashes   hashFile
+
+	treeMu sync.Mutex // the syncer writes the tree, the signer reads it
+	tree   tree       // over synced entries alone
+
+	sign signing // the signer's own, and Close's after it
+}
+
+var _ broker.Log = (*Log)(nil)
+
+// A segment is the file that is being written.
+type segment struct {
+	num    int
+	f      file
+	size   int64 // bytes of whole lines
+	synced int64 // bytes known to be on disk
+}
+
+// A cut is a piece at the end of an old segment that belongs to no entry.
+type cut struct {
+	num int
+	to  int64
+}
+
+// A batch is a run of lines that one sync brings to disk.
+type batch struct {
+	lines   []byte // whole lines as written, newlines included
+	waiters int
+	done    chan struct{} // closed once err and room are final
+	err     error         // the lines are not known to be on disk
+	room    error         // there is no segment to write to
+}
+
+// Open opens the log in opts.Dir for writing, or begins one. It reads what no
+// checkpoint covers, cuts a torn last line and records that it did.
+//
+// It returns *[ErrLocked] when a daemon has the log; [broker.CodeData] when
+// entries that a checkpoint covers are missing or changed, which it never
+// repairs; [broker.CodeLogUnwritable] when the disk does not let it write.
+func Open(ctx context.Context, opts Options) (*Log, error) {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.SegmentSize == 0 {
+		opts.SegmentSize = defaultSegmentSize
+	}
+	if opts.fs == nil {
+		opts.fs = osFS{}
+	}
+	switch opts.Command {
+	case "":
+		opts.Command = CommandMasked
+	case CommandMasked, CommandName, CommandNone:
+	default:
+		return nil, broker.Errorf(broker.CodeConfig, "open the audit log: command = %q is not masked, name or none", opts.Command)
+	}
+	if err := makeDir(opts.Dir); err != nil {
+		return nil, err
+	}
+	lock, err := acquireLock(ctx, opts.Dir, opts.Socket)
+	if err != nil {
+		if _, ok := errors.AsType[*ErrLocked](err); ok || ctx.Err() != nil {
+			return nil, err
+		}
+		return nil, unwritable(opts.Dir, err)
+	}
+	l := &Log{
+		dir:        opts.Dir,
+		opts:       opts,
+		fs:         opts.fs,
+		log:        opts.Logger,
+		lock:       lock,
+		batch:      &batch{done: make(chan struct{})},
+		wake:       make(chan struct{}, 1),
+		syncerDone: make(chan struct{}),
+		signWake:   make(chan struct{}, 1),
+		signerDone: make(chan struct{}),
+	}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.events.New = func() any { return &encoder{b: make([]byte, 0, 2<<10)} }
+	l.timer = time.AfterFunc(time.Hour, l.wakeSyncer)
+	l.timer.Stop()
+	recovered, err := l.recover(ctx)
+	if err != nil {
+		l.closeFiles()
+		return nil, err
+	}
+	go l.syncer()
+	go l.signAll()
+	if recovered != "" {
+		l.log.Warn("audit log recovered", "what", recovered)
+		err := l.Append(ctx, broker.Event{Kind: broker.EventLogRecovered, Outcome: broker.OutcomeOK, Reason: recovered}, true)
+		if err != nil {
+			l.Close(ctx)
+			return nil, err
+		}
+	}
+	if l.tree.n > l.signed {
+		l.wakeSigner()
+	}
+	return l, nil
+}
+
+// makeDir makes the log's directory, or refuses one that is not private.
+func makeDir(dir string) error {
+	if !filepath.IsAbs(dir) {
+		return broker.Errorf(broker.CodeConfig, "open the audit log: %q is not an absolute path", dir)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return unwritable(dir, err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return unwritable(dir, err)
+	}
+	if err := checkPrivate(info); err != nil {
+		return broker.Errorf(broker.CodeConfig, "open the audit log: the directory %s: %w", dir, err).
+			WithHint("chmod 700 %s, after a look at who could have changed what is in it", dir)
+	}
+	return nil
+}
+
+// unwritable is how every failure to write the log in dir is returned.
+func unwritable(dir string, err error) error {
+	e := broker.Errorf(broker.CodeLogUnwritable, "write the audit log: %w", err)
+	switch {
+	case outOfSpace(err):
+		return e.WithHint("make room on the disk of %s; nothing is released until an entry can be written", dir)
+	case errors.Is(err, fs.ErrPermission):
+		return e.WithHint("%s must belong to you and be writable; nothing is released until an entry can be written", dir)
+	}
+	return e.WithHint("look at %s and its disk; nothing is released until an entry can be written", dir)
+}
+
+var errClosed = errors.New("the log is closed")
+
+// Append numbers, stamps and writes the entry. When it returns nil, write(2)
+// has taken the entry, so that it survives the end of this process however it
+// comes; if durable, it is on disk as well. Others reach the disk within a
+// second.
+//
+// An error is a [broker.CodeLogUnwritable], or ctx's while it waited for the
+// disk. Then nothing may be released, though the entry can still turn up in
+// the log: the log may tell of more than was done, never of less. The next
+// call tries again, so a log whose disk has room again just works.
+func (l *Log) Append(ctx context.Context, e broker.Event, durable bool) error {
+	if e.Kind == EventLogLinked {
+		return broker.Errorf(broker.CodeInternal, "write the audit log: %s is the log's own event", e.Kind)
+	}
+	return l.append(ctx, &e, durable)
+}
+
+func (l *Log) append(ctx context.Context, e *broker.Event, durable bool) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	x := l.events.Get().(*encoder)
+	defer l.events.Put(x)
+	x.encode(e, l.opts.Command)
+
+	l.mu.Lock()
+	if err := l.makeRoomLocked(ctx, len(x.b)); err != nil {
+		if ctx.Err() == nil {
+			l.failure = err
+		}
+		l.mu.Unlock()
+		return err
+	}
+	b, err := l.writeLocked(x)
+	l.failure = err
+	if err != nil {
+		l.mu.Unlock()
+		return err
+	}
+	if durable {
+		b.waiters++
+	}
+	wake := durable || len(b.lines) >= syncBytes
+	if !wake && !l.waiting {
+		l.waiting = true
+		l.timer.Reset(syncDelay)
+	}
+	l.mu.Unlock()
+	if wake {
+		l.wakeSyncer()
+	}
+	if !durable {
+		return nil
+	}
+	if err := wait(ctx, b); err != nil {
+		return err
+	}
+	if b.err != nil {
+		l.mu.Lock()
+		l.failure = b.err
+		l.mu.Unlock()
+	}
+	return b.err
+}
+
+// makeRoomLocked waits until n bytes can be written: for a repair, a new
+// segment, or a disk that is far behind. It lets go of mu while it waits.
+func (l *Log) makeRoomLocked(ctx context.Context, n int) error {
+	for {
+		if l.closed {
+			return unwritable(l.dir, errClosed)
+		}
+		tooLong := l.seg.size > 0 && l.seg.size+int64(n) > l.opts.SegmentSize
+		if l.broken == nil && !tooLong && !l.full && len(l.batch.lines) < maxPending {
+			return nil
+		}
+		l.full = l.full || l.broken == nil && tooLong
+		b := l.batch
+		b.waiters++
+		l.mu.Unlock()
+		l.wakeSyncer()
+		err := wait(ctx, b)
+		if err == nil {
+			err = b.room
+		}
+		l.mu.Lock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// writeLocked gives the entry its place and writes it. What a failed write
+// left behind is cut off again, so that the next one begins where this did.
+func (l *Log) writeLocked(x *encoder) (*batch, error) {
+	line := x.line(l.next, l.opts.Now())
+	n, err := l.seg.f.WriteAt(line, l.seg.size)
+	if err == nil && n < len(line) {
+		err = fmt.Errorf("%d of %d bytes were written", n, len(line))
+	}
+	if err != nil {
+		if terr := l.seg.f.Truncate(l.seg.size); terr != nil {
+			// What is at the end of the segment is not known, so the
+			// next entry goes to another one.
+			l.broken = terr
+		}
+		return nil, unwritable(l.dir, err)
+	}
+	l.seg.size += int64(len(line))
+	l.next++
+	b := l.batch
+	if b.lines == nil {
+		b.lines, l.spare = l.spare[:0], nil
+	}
+	b.lines = append(b.lines, line...)
+	return b, nil
+}
+
+func wait(ctx context.Context, b *batch) error {
+	if ctx.Done() == nil {
+		<-b.done
+		return nil
+	}
+	select {
+	case <-b.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Status tells how many entries the log holds and how many of them are
+// signed, and why the last Append failed, if it did.
+func (l *Log) Status() broker.LogStatus {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := broker.LogStatus{Entries: l.next, Signed: l.signed}
+	if err := cmp.Or(l.failure, l.refused); err != nil {
+		s.Error = err.Error()
+	}
+	return s
+}
+
+// Close brings everything to disk, signs it, and lets go of the log. ctx
+// bounds the wait for the signing key; without the key the last entries stay
+// unsigned, which is no error.
+func (l *Log) Close(ctx context.Context) error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		<-l.signerDone
+		return nil
+	}
+	l.closed = true
+	l.timer.Stop()
+	l.mu.Unlock()
+	l.cancel()
+	<-l.syncerDone
+	<-l.signerDone
+	l.checkpoint(ctx)
+
+	var err error
+	if n := len(l.batch.lines); n > 0 {
+		err = unwritable(l.dir, fmt.Errorf("%d bytes of entries could not be brought to disk", n))
+	}
+	l.closeFiles()
+	return err
+}
+
+func (l *Log) closeFiles() {
+	if l.seg.f != nil {
+		l.seg.f.Close()
+	}
+	l.hashes.close()
+	l.sign.closeFile()
+	l.lock.Close()
+}
+
+func (l *Log) wakeSyncer() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (l *Log) wakeSigner() {
+	select {
+	case l.signWake <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,195 @@
+package audit
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const (
+	segmentExt         = ".jsonl"
+	defaultSegmentSize = 64 << 20
+)
+
+func segmentName(num int) string { return fmt.Sprintf("%06d%s", num, segmentExt) }
+
+// segmentNumber is the inverse of segmentName; 0 for other names.
+func segmentNumber(name string) int {
+	digits, ok := strings.CutSuffix(name, segmentExt)
+	if !ok || len(digits) < 6 {
+		return 0
+	}
+	n, err := strconv.Atoi(digits)
+	if err != nil || n < 1 || segmentName(n) != name {
+		return 0
+	}
+	return n
+}
+
+// listSegments returns the numbers of the segments in dir, ascending. There
+// may be gaps: what they mean is for the caller to say.
+func listSegments(dir string) ([]int, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	var nums []int
+	for _, name := range names {
+		if n := segmentNumber(name); n > 0 {
+			nums = append(nums, n)
+		}
+	}
+	slices.Sort(nums)
+	return nums, nil
+}
+
+// openSegment opens a segment to be read from off. It is the one place that
+// knows how a segment is stored.
+func openSegment(dir string, num int, off int64) (*os.File, error) {
+	f, err := os.Open(filepath.Join(dir, segmentName(num)))
+	if err != nil {
+		return nil, err
+	}
+	if off > 0 {
+		if _, err := f.Seek(off, io.SeekStart); err != nil {
+			f.Close()
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+// A lineReader reads a segment forward.
+type lineReader struct {
+	f   *os.File
+	r   *bufio.Reader
+	off int64 // of the next line
+}
+
+func newLineReader(dir string, num int, off int64) (*lineReader, error) {
+	f, err := openSegment(dir, num, off)
+	if err != nil {
+		return nil, err
+	}
+	return &lineReader{f: f, r: bufio.NewReaderSize(f, 64<<10), off: off}, nil
+}
+
+func (r *lineReader) Close() error { return r.f.Close() }
+
+// errLong is what next returns for what is too long to be an entry.
+var errLong = fmt.Errorf("is longer than %d bytes", MaxEntry)
+
+// next returns the next line without its newline, valid until the call after.
+// At the end it returns io.EOF, with the bytes after the last newline: off
+// stays before them.
+func (r *lineReader) next() ([]byte, error) {
+	line, err := r.r.ReadSlice('\n')
+	switch {
+	case errors.Is(err, bufio.ErrBufferFull), err == nil && len(line) > MaxEntry+1:
+		return line, errLong
+	case err != nil:
+		return line, err
+	}
+	r.off += int64(len(line))
+	return line[:len(line)-1], nil
+}
+
+// A backReader reads a segment's lines from its end.
+type backReader struct {
+	f    *os.File
+	off  int64  // of buf in the file
+	buf  []byte // what is read and not yet returned
+	tail bool   // the first call: what is after the last newline comes first
+}
+
+func newBackReader(dir string, num int) (*backReader, error) {
+	f, err := openSegment(dir, num, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &backReader{f: f, off: info.Size(), tail: true}, nil
+}
+
+func (r *backReader) Close() error { return r.f.Close() }
+
+// prev returns the line before the last one returned and where it starts,
+// io.EOF before the first. The first call returns what follows the last
+// newline, mostly nothing. Lines are valid until the next call.
+func (r *backReader) prev() (line []byte, start int64, err error) {
+	end := len(r.buf) // without the newline that ends the line
+	if !r.tail {
+		if len(r.buf) == 0 && r.off == 0 {
+			return nil, 0, io.EOF
+		}
+		end--
+	}
+	r.tail = false
+	for from := end; ; {
+		if i := bytes.LastIndexByte(r.buf[:from], '\n'); i >= 0 {
+			line = r.buf[i+1 : end]
+			r.buf = r.buf[:i+1]
+			return line, r.off + int64(i) + 1, nil
+		}
+		if r.off == 0 {
+			line = r.buf[:end]
+			r.buf = r.buf[:0]
+			return line, 0, nil
+		}
+		before := len(r.buf)
+		if err := r.fill(); err != nil {
+			return nil, 0, err
+		}
+		grown := len(r.buf) - before
+		end += grown
+		from = grown
+	}
+}
+
+// fill puts the bytes before buf in front of it.
+func (r *backReader) fill() error {
+	n := min(r.off, int64(max(64<<10, len(r.buf))))
+	buf := make([]byte, int(n)+len(r.buf))
+	if _, err := r.f.ReadAt(buf[:n], r.off-n); err != nil {
+		return err
+	}
+	copy(buf[n:], r.buf)
+	r.buf = buf
+	r.off -= n
+	return nil
+}
+
+// firstSeq returns the number of a segment's first entry; ok is false for a
+// segment that holds no whole line that begins like one.
+func firstSeq(dir string, num int) (seq int64, ok bool, err error) {
+	r, err := newLineReader(dir, num, 0)
+	if err != nil {
+		return 0, false, err
+	}
+	defer r.Close()
+	line, err := r.next()
+	if err == errLong || err == io.EOF {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	h, err := parseHead(line)
+	return h.seq, err == nil, nil
+}
