@@ -3,8 +3,6 @@ package broker
 import (
 	"context"
 	"fmt"
-	"regexp"
-	"slices"
 	"strings"
 	"sync"
 )
@@ -76,41 +74,13 @@ func (x *keyIndex) forget() {
 	x.generation++
 }
 
-var (
-	keyName     = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@+=,-]{0,63}$`)
-	accessKeyID = regexp.MustCompile(`^AKIA[A-Z0-9]{12,124}$`)
-)
-
-// checkNewKey refuses what cannot be a long-term key before anything is done
-// with it. Its errors never quote the secret.
-func checkNewKey(k NewKey) error {
-	secret := k.SecretAccessKey.RevealBytes()
-	switch {
-	case !keyName.MatchString(k.Name):
-		return Errorf(CodeUsage, "%q cannot be the name of a key", k.Name).
-			WithHint("use up to 64 letters, digits and _.@+=,- and begin with a letter, a digit or _")
-	case strings.HasPrefix(k.AccessKeyID, "ASIA"):
-		return Errorf(CodeUsage, "%s is a temporary access key id; gatepass keeps long-term keys and makes the temporary ones itself", k.AccessKeyID).
-			WithHint("give the access key of an IAM user: its id begins with AKIA")
-	case !accessKeyID.MatchString(k.AccessKeyID):
-		// It may be the secret, pasted into the wrong field.
-		return Errorf(CodeUsage, "that is not an access key id").
-			WithHint("the id of an IAM user's access key begins with AKIA and has 20 capital letters and digits")
-	case len(secret) < 16 || len(secret) > 256:
-		return Errorf(CodeUsage, "that is not a secret access key: it has %d characters, and AWS's have 40", len(secret))
-	case slices.ContainsFunc(secret, func(c byte) bool { return c <= ' ' || c >= 0x7f }):
-		return Errorf(CodeUsage, "that is not a secret access key: it has characters that AWS's never have")
-	}
-	return nil
-}
-
 // AddKey proves a key with GetCallerIdentity and stores it. A key that AWS
 // refuses is not stored, nor is one whose entry cannot be written.
 func (b *Broker) AddKey(ctx context.Context, caller Caller, k NewKey) (KeyInfo, error) {
 	info, err := b.addKey(ctx, caller, k)
 	if err != nil {
 		q := &query{key: KeyInfo{Name: k.Name}}
-		if accessKeyID.MatchString(k.AccessKeyID) {
+		if CheckAccessKeyID(k.AccessKeyID) == nil {
 			q.key.AccessKeyID = k.AccessKeyID
 		}
 		return KeyInfo{}, b.refuse(ctx, caller, q, "", err)
@@ -119,7 +89,7 @@ func (b *Broker) AddKey(ctx context.Context, caller Caller, k NewKey) (KeyInfo, 
 }
 
 func (b *Broker) addKey(ctx context.Context, caller Caller, k NewKey) (KeyInfo, error) {
-	if err := checkNewKey(k); err != nil {
+	if err := k.Check(); err != nil {
 		return KeyInfo{}, err
 	}
 	release, err := b.changeKeys(ctx)
