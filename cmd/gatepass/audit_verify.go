@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"gatepass/broker"
+	"gatepass/broker/audit"
+)
+
+const auditVerifyHelp = `gatepass audit verify proves that no entry of the audit log was changed, moved
+or removed since it was signed. It trusts the public key that was pinned when
+the log was first signed, not one that lies beside the log. Whoever can read
+your keychain can sign another log.
+
+usage: gatepass audit verify [flags]
+
+  --key FILE      trust the public key in FILE, not the pinned one
+  --json          print what was found as JSON
+
+It exits with 65 when the log does not verify, and names the first bad entry.
+
+example:
+  gatepass audit verify
+`
+
+func auditVerifyCommand(c *client) *cli.Command {
+	return &cli.Command{
+		Name:      "verify",
+		UsageText: auditVerifyHelp,
+		Flags:     []cli.Flag{&cli.StringFlag{Name: "key"}, &cli.BoolFlag{Name: "json"}},
+		Action:    c.auditVerify,
+	}
+}
+
+func (c *client) auditVerify(ctx *cli.Context) error {
+	if err := noArguments(ctx); err != nil {
+		return err
+	}
+	paths, err := c.paths()
+	if err != nil {
+		return err
+	}
+	file := paths.AuditKey
+	if ctx.IsSet("key") {
+		file = ctx.String("key")
+	}
+	key, err := audit.ReadPinnedKey(file)
+	if err != nil {
+		return err
+	}
+	found, err := audit.Verify(ctx.Context, audit.VerifyOptions{Dir: paths.AuditDir, Key: key})
+	if found.Problem == nil && err != nil {
+		return err
+	}
+	if ctx.Bool("json") {
+		if err := c.writeJSON(found); err != nil {
+			return err
+		}
+	}
+	name, _, _ := strings.Cut(key, "+")
+	switch p := found.Problem; {
+	case p != nil && p.Seq >= 0:
+		return broker.Errorf(broker.CodeData, "the audit log does not verify: entry %d is the first bad one: %s", p.Seq, p)
+	case p != nil:
+		return broker.Errorf(broker.CodeData, "the audit log does not verify: %s", p)
+	case found.Entries > 0 && found.Signed == 0:
+		return broker.Errorf(broker.CodeData, "the audit log does not verify: none of its %s is signed by %s", count(found.Entries, "entry", "entries"), name).
+			WithHint("is %s the right key? the daemon signs within seconds, unless the keychain is locked: see gatepass status", file)
+	}
+	if ctx.Bool("json") {
+		return nil
+	}
+	return c.write([]byte(verified(found, name)))
+}
+
+// verified says in one sentence that a log is whole, and how far that reaches.
+func verified(r audit.Report, key string) string {
+	if r.Entries == 0 {
+		return "the audit log is empty\n"
+	}
+	const minutes = "2006-01-02 15:04"
+	s := fmt.Sprintf("the audit log is whole: %s in %s, from %s to %s, ", count(r.Entries, "entry", "entries"),
+		count(int64(r.Segments), "file", "files"), r.First.Local().Format(minutes), r.Last.Local().Format(minutes))
+	if r.Unsigned == 0 {
+		s += "all signed by " + printable(key)
+	} else {
+		s += fmt.Sprintf("the first %d signed by %s, %d not signed yet", r.Signed, printable(key), r.Unsigned)
+	}
+	return s + "\n"
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"github.com/urfave/cli/v2"
+)
+
+const firstScreen = `gatepass keeps your AWS access keys in the OS keychain, assumes roles when a
+program asks, and writes down who asked.
+
+  gatepass keys add work         store an IAM user's access key
+  gatepass whoami ops            check that the profile ops works
+  gatepass export ops            print a session for a shell
+  gatepass status                what runs, what is cached, what was refused
+  gatepass audit list            who asked for which role, and when
+
+To serve a profile to the AWS CLI and the SDKs, put into ~/.aws/config:
+
+  [profile ops]
+  gatepass_role_arn = arn:aws:iam::111122223333:role/Ops
+  gatepass_key = work
+  credential_process = /home/alice/.local/bin/gatepass credential-process ops
+
+"gatepass help" lists the commands, "gatepass COMMAND --help" explains one.
+`
+
+const rootHelp = `usage: gatepass COMMAND [ARGUMENTS] [FLAGS]
+
+  keys add NAME              store an IAM user's access key in the OS keychain
+  keys list                  show the stored keys
+  keys remove NAME           remove a key from the keychain
+
+  credential-process NAME    print a session for the AWS CLI and the SDKs
+  export [NAME]              print a session for a shell, a file or a tool
+  whoami [NAME]              ask AWS who a profile's session is
+
+  status                     show the daemon, the sessions and the last refusal
+  audit list                 show the audit log
+  audit verify               prove that the audit log is whole
+  daemon start|stop|restart|status
+
+  version                    print the version of this program
+  help [COMMAND]             explain a command; also: help exit-codes,
+                             help environment
+
+Flags may stand before or after a command's argument; after "--" there are none.
+Results go to standard output, everything else to standard error.
+
+example:
+  gatepass export ops --format json
+`
+
+const exitCodesHelp = `gatepass exits with 0, or with a code that says why not (sysexits.h):
+
+  64  the command line makes no sense
+  65  bad data: an audit log that does not verify, a malformed file
+  69  the daemon, AWS or the keychain cannot be reached
+  70  a bug in gatepass, or standard output could not be written
+  74  the audit log cannot be written, so nothing is handed out
+  75  try again: locked, nobody there to answer a question, too slow, throttled
+  77  refused: by a rule, by AWS, by the keychain, or by you
+  78  an unknown or broken profile, key or configuration
+
+example:
+  gatepass whoami ops || echo "status $?"
+`
+
+const environmentHelp = `gatepass reads these variables:
+
+  AWS_PROFILE                      the profile, where a command has no NAME
+                                   (export and whoami)
+  AWS_CONFIG_FILE                  used in place of ~/.aws/config
+  AWS_SHARED_CREDENTIALS_FILE      used in place of ~/.aws/credentials
+  AWS_REGION, AWS_DEFAULT_REGION   the region, unless --region says it
+  GATEPASS_REASON                  why, for the audit log, unless --reason says
+  GATEPASS_AUTOSTART               0: never start the daemon
+  GATEPASS_SOCKET                  the daemon's socket
+  GATEPASS_CONFIG                  gatepass.toml, for a daemon that is started
+  GATEPASS_FILE_PASSPHRASE         opens the file keychain, for a daemon that is
+                                   started
+  NO_COLOR                         no colours
+
+example:
+  GATEPASS_REASON="ticket 4711" gatepass whoami ops
+`
+
+const helpHelp = `gatepass help explains a command.
+
+usage: gatepass help [COMMAND]
+
+  gatepass help exit-codes     what the exit codes mean
+  gatepass help environment    which variables are read
+
+example:
+  gatepass help keys add
+`
+
+func helpCommand(c *client) *cli.Command {
+	return &cli.Command{
+		Name:      "help",
+		UsageText: helpHelp,
+		Action: func(ctx *cli.Context) error {
+			words := ctx.Args().Slice()
+			switch {
+			case len(words) == 0:
+				return c.write([]byte(rootHelp))
+			case len(words) == 1 && words[0] == "exit-codes":
+				return c.write([]byte(exitCodesHelp))
+			case len(words) == 1 && words[0] == "environment":
+				return c.write([]byte(environmentHelp))
+			}
+			r, err := arrange(c.commands(), append(words, "--help"))
+			if err != nil {
+				return err
+			}
+			return c.write([]byte(r.cmd.UsageText))
+		},
+	}
+}

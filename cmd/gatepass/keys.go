@@ -1,0 +1,153 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"gatepass/broker"
+	"gatepass/broker/wire"
+)
+
+const keysHelp = `gatepass keys keeps IAM user access keys in the OS keychain.
+
+usage: gatepass keys COMMAND
+
+  add NAME        store a key, once AWS has confirmed it
+  list            show the stored keys, without their secrets
+  remove NAME     remove a key from the keychain
+
+See "gatepass keys COMMAND --help" for each of them.
+
+example:
+  gatepass keys list
+`
+
+const keysListHelp = `gatepass keys list shows the stored keys. It never shows a secret.
+
+usage: gatepass keys list [--json]
+
+example:
+  gatepass keys list
+`
+
+const keysRemoveHelp = `gatepass keys remove removes a key from the OS keychain. AWS is not told: the
+key stays active there until you delete it in IAM.
+
+usage: gatepass keys remove NAME [--yes]
+
+  --yes           do not ask
+
+example:
+  gatepass keys remove work --yes
+`
+
+func keysCommand(c *client) *cli.Command {
+	return &cli.Command{
+		Name:      "keys",
+		UsageText: keysHelp,
+		Subcommands: []*cli.Command{
+			keysAddCommand(c),
+			{
+				Name:      "list",
+				UsageText: keysListHelp,
+				Flags:     []cli.Flag{&cli.BoolFlag{Name: "json"}},
+				Action:    c.keysList,
+			},
+			{
+				Name:      "remove",
+				UsageText: keysRemoveHelp,
+				Flags:     []cli.Flag{&cli.BoolFlag{Name: "yes"}},
+				Action:    c.keysRemove,
+			},
+		},
+	}
+}
+
+func (c *client) storedKeys(ctx context.Context) ([]broker.KeyInfo, error) {
+	var list wire.KeysResponse
+	err := c.ask(ctx, func(d *wire.Client) error { return d.Call(ctx, "GET", wire.PathKeys, nil, &list) })
+	return list.Keys, err
+}
+
+func (c *client) keysList(ctx *cli.Context) error {
+	if err := noArguments(ctx); err != nil {
+		return err
+	}
+	keys, err := c.storedKeys(ctx.Context)
+	if err != nil {
+		return err
+	}
+	if ctx.Bool("json") {
+		return c.writeJSON(wire.KeysResponse{Keys: append([]broker.KeyInfo{}, keys...)})
+	}
+	if len(keys) == 0 {
+		say(c.stderr, "no keys are stored\nstore one: gatepass keys add NAME")
+		return nil
+	}
+	var out bytes.Buffer
+	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tACCESS KEY ID\tADDED\tUSER")
+	for _, k := range keys {
+		user := printable(k.UserARN)
+		if user == "" {
+			user = "(not verified)"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable(k.Name), printable(k.AccessKeyID), k.Added.Local().Format("2006-01-02"), user)
+	}
+	w.Flush()
+	return c.write(out.Bytes())
+}
+
+func (c *client) keysRemove(ctx *cli.Context) error {
+	name, err := oneArgument(ctx, "the name of a key")
+	if err != nil {
+		return err
+	}
+	if !ctx.Bool("yes") {
+		keys, err := c.storedKeys(ctx.Context)
+		if err != nil {
+			return err
+		}
+		at := slices.IndexFunc(keys, func(k broker.KeyInfo) bool { return k.Name == name })
+		if at < 0 {
+			return unknownKey(name, keys)
+		}
+		answer, err := c.prompt("remove the key "+name+" ("+keys[at].AccessKeyID+") from the keychain? [y/N] ", shown)
+		if err != nil {
+			return promptError(err, "removing a key asks first", "to remove it without being asked: gatepass keys remove %s --yes", name)
+		}
+		if answer != "y" && answer != "Y" && answer != "yes" {
+			return broker.Errorf(broker.CodeCancelled, "the key %q was not removed", name)
+		}
+	}
+	return c.ask(ctx.Context, func(d *wire.Client) error {
+		return d.Call(ctx.Context, "POST", wire.PathKeysRemove, wire.RemoveKeyRequest{Name: name}, nil)
+	})
+}
+
+func unknownKey(name string, keys []broker.KeyInfo) error {
+	var names []string
+	for _, k := range keys {
+		names = append(names, k.Name)
+	}
+	err := broker.Errorf(broker.CodeNotFound, "no key %q is stored", name)
+	if near := nearest(name, names); near != "" {
+		return err.WithHint("did you mean %q?", near)
+	}
+	return err.WithHint("see: gatepass keys list")
+}
+
+// writeJSON prints v for a program, indented for the person who looks too.
+func (c *client) writeJSON(v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return c.write(append(b, '\n'))
+}

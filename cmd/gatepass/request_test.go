@@ -1,0 +1,90 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"gatepass/broker"
+)
+
+func TestRequestCarriesTheEnvironment(t *testing.T) {
+	t.Chdir(t.TempDir())
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHome(t)
+	userHome := h.env["HOME"]
+	h.env["SOMEWHERE"] = "/srv"
+	for value, want := range map[string]string{
+		"":                        "",
+		"/etc/aws/config":         "/etc/aws/config",
+		"/etc/aws/../x":           "/etc/x",
+		"project/config":          filepath.Join(wd, "project/config"),
+		"~/aws":                   userHome + "/aws",
+		"~":                       userHome,
+		"$SOMEWHERE/config":       "/srv/config",
+		"${SOMEWHERE}/config":     "/srv/config",
+		"/a/$NOWHERE/b":           "/a/$NOWHERE/b",
+		"/a/${NOWHERE}/b":         "/a/${NOWHERE}/b",
+		"/a/${SOMEWHERE":          "/a/${SOMEWHERE",
+		"/a/$/b":                  "/a/$/b",
+		"/x~/y":                   "/x~/y",
+		"/a/$SOMEWHERE$SOMEWHERE": "/a/srv/srv",
+	} {
+		h.env["AWS_CONFIG_FILE"], h.env["AWS_SHARED_CREDENTIALS_FILE"] = value, value
+		r, err := h.command(nil, nil).request("ops", "export")
+		if err != nil || r.ConfigFile != want || r.CredentialsFile != want {
+			t.Errorf("AWS_CONFIG_FILE=%q: %q, %q, %v; want %q", value, r.ConfigFile, r.CredentialsFile, err, want)
+		}
+	}
+	for _, value := range []string{"~bob/aws", "/a/\xff"} {
+		h.env["AWS_CONFIG_FILE"] = value
+		if _, err := h.command(nil, nil).request("ops", "export"); broker.CodeOf(err) != broker.CodeConfig {
+			t.Errorf("AWS_CONFIG_FILE=%q: %v", value, err)
+		}
+	}
+	delete(h.env, "AWS_CONFIG_FILE")
+	if _, err := h.command(nil, nil).request("o\xffps", "export"); broker.CodeOf(err) != broker.CodeUsage {
+		t.Errorf("a name that is not UTF-8: %v", err)
+	}
+	h.env["AWS_SHARED_CREDENTIALS_FILE"] = "~/aws"
+	delete(h.env, "HOME")
+	if _, err := h.command(nil, nil).request("ops", "export"); broker.CodeOf(err) != broker.CodeConfig || !strings.Contains(err.Error(), "HOME") {
+		t.Errorf("no home: %v", err)
+	}
+}
+
+func TestRegionAndReason(t *testing.T) {
+	h := newHome(t)
+	got := h.serveDocument("")
+	h.env["AWS_DEFAULT_REGION"] = "us-east-1"
+	h.run("credential-process", "ops")
+	h.env["AWS_REGION"] = "eu-west-1"
+	h.env["GATEPASS_REASON"] = "ticket"
+	h.run("credential-process", "ops")
+	h.run("credential-process", "ops", "--region", "eu-north-1", "--reason", "other")
+	r := got()
+	if len(r) != 3 || r[0].Region != "us-east-1" || r[0].Reason != "" || r[1].Region != "eu-west-1" || r[1].Reason != "ticket" ||
+		r[2].Region != "eu-north-1" || r[2].Reason != "other" {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestParseDuration(t *testing.T) {
+	for in, want := range map[string]time.Duration{
+		"3600": time.Hour, "90m": 90 * time.Minute, "1h30m": 90 * time.Minute, "2d": 48 * time.Hour, "0": 0, "45s": 45 * time.Second,
+	} {
+		if got, ok := parseDuration(in); !ok || got != want {
+			t.Errorf("%q: %v, %v", in, got, ok)
+		}
+	}
+	for _, in := range []string{"", "soon", "-1", "-1h", "1x", "d", "9999999999", "1e3", "99999999d"} {
+		if got, ok := parseDuration(in); ok {
+			t.Errorf("%q: %v", in, got)
+		}
+	}
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"io"
+	"os"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+
+	"gatepass/broker"
+)
+
+// say writes text to w for a person, each line behind the prefix and all of
+// it at once, so that programs that write together stay readable.
+func say(w io.Writer, text string) {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		b.WriteString("gatepass: ")
+		b.WriteString(printable(strings.TrimSuffix(line, "\n")))
+		b.WriteByte('\n')
+	}
+	io.WriteString(w, b.String())
+}
+
+// report says what went wrong and, where there is one, the next thing to do.
+func report(w io.Writer, err error) {
+	e := broker.AsError(err)
+	text := e.Message
+	if e.Hint != "" {
+		text += "\n" + e.Hint
+	}
+	say(w, text)
+}
+
+// printable returns s with everything escaped that could move a terminal's
+// cursor, colour it or reorder its text: what others wrote (profile names,
+// programs, AWS's messages) is shown, never obeyed.
+func printable(s string) string {
+	clean := true
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] >= 0x7f {
+			clean = false
+			break
+		}
+	}
+	if clean {
+		return s
+	}
+	const hex = "0123456789abcdef"
+	b := make([]byte, 0, len(s)+16)
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && n == 1, r < 0x80 && !unicode.IsPrint(r):
+			b = append(b, '\\', 'x', hex[s[i]>>4], hex[s[i]&15])
+		case unicode.IsPrint(r):
+			b = append(b, s[i:i+n]...)
+		default: // controls of U+0080 to U+009F, bidi and other format characters, odd spaces
+			b = append(b, '\\', 'u')
+			if r > 0xffff {
+				b[len(b)-1] = 'U'
+				b = append(b, '0', '0', hex[r>>20&15], hex[r>>16&15])
+			}
+			b = append(b, hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
+		}
+		i += n
+	}
+	return string(b)
+}
+
+// isTerminal reports whether what is read from or written to v is a terminal.
+func isTerminal(v any) bool {
+	f, ok := v.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// columns is the width of the terminal w, and false where w is none.
+func columns(w io.Writer) (int, bool) {
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return 0, false
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil || width <= 0 {
+		return 80, true
+	}
+	return width, true
+}
+
+// A palette colours words for a terminal, or leaves them alone.
+type palette bool
+
+// colours are used on a terminal that can show them, unless NO_COLOR is set
+// to anything (https://no-color.org).
+func (c *client) palette() palette {
+	return palette(isTerminal(c.stdout) && c.getenv("NO_COLOR") == "" && c.getenv("TERM") != "dumb")
+}
+
+func (p palette) paint(sgr, s string) string {
+	if !p || s == "" {
+		return s
+	}
+	return "\x1b[" + sgr + "m" + s + "\x1b[0m"
+}
+
+func (p palette) red(s string) string    { return p.paint("31", s) }
+func (p palette) yellow(s string) string { return p.paint("33", s) }
+func (p palette) green(s string) string  { return p.paint("32", s) }
+func (p palette) dim(s string) string    { return p.paint("2", s) }
+func (p palette) bold(s string) string   { return p.paint("1", s) }

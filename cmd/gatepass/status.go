@@ -1,0 +1,167 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"gatepass/broker"
+	"gatepass/broker/wire"
+)
+
+const statusHelp = `gatepass status shows the daemon, the keychain, the audit log, the sessions with
+the time they have left, and the last request that was refused: some SDKs hide
+what a credential_process says. It never starts a daemon; where none runs it
+says so and exits with 69.
+
+usage: gatepass status [--json]
+
+example:
+  gatepass status
+`
+
+func statusCommand(c *client) *cli.Command {
+	return &cli.Command{
+		Name:      "status",
+		UsageText: statusHelp,
+		Flags:     []cli.Flag{&cli.BoolFlag{Name: "json"}},
+		Action:    c.status,
+	}
+}
+
+func (c *client) status(ctx *cli.Context) error {
+	if err := noArguments(ctx); err != nil {
+		return err
+	}
+	st, err := c.daemonStatus(ctx)
+	if err != nil {
+		return err
+	}
+	if ctx.Bool("json") {
+		return c.writeJSON(st)
+	}
+	return c.write(statusPage(st, time.Now(), c.palette()))
+}
+
+// daemonStatus asks the daemon that runs, and notes one of another version.
+func (c *client) daemonStatus(ctx *cli.Context) (broker.Status, error) {
+	var st broker.Status
+	_, err := c.askRunning(func(d *wire.Client) error { return d.Call(ctx.Context, "GET", wire.PathStatus, nil, &st) })
+	if errors.Is(err, wire.ErrNoDaemon) {
+		return st, errNotRunning()
+	}
+	if err == nil && st.Daemon.Version != broker.Version() {
+		say(c.stderr, fmt.Sprintf("the daemon is version %s, this program is %s\nto run the same: gatepass daemon restart", st.Daemon.Version, broker.Version()))
+	}
+	return st, err
+}
+
+func errNotRunning() error {
+	return broker.Errorf(broker.CodeDaemonUnreachable, "the daemon is not running").
+		WithHint("it starts with the first request, or by: gatepass daemon start")
+}
+
+// statusPage is st for a person at a terminal of 80 columns.
+func statusPage(st broker.Status, now time.Time, p palette) []byte {
+	var b bytes.Buffer
+	d := st.Daemon
+	fmt.Fprintf(&b, "daemon    %s, pid %d, version %s\n", p.green("running for "+span(now.Sub(d.Started))), d.PID, printable(d.Version))
+	fmt.Fprintf(&b, "socket    %s\n", printable(d.Socket))
+
+	keychain := printable(st.Keychain.Backend) + ", "
+	if st.Keychain.State == "ok" {
+		keychain += p.green("ok")
+	} else {
+		keychain += p.red(printable(st.Keychain.State))
+	}
+	fmt.Fprintf(&b, "keychain  %s\n", keychain)
+	for _, more := range []string{st.Keychain.Message, st.Keychain.Hint} {
+		for line := range strings.Lines(more) {
+			fmt.Fprintf(&b, "          %s\n", printable(strings.TrimSuffix(line, "\n")))
+		}
+	}
+
+	log := count(st.Log.Entries, "entry", "entries")
+	if behind := st.Log.Entries - st.Log.Signed; behind > 0 {
+		log += fmt.Sprintf(", %d not signed yet", behind)
+	}
+	fmt.Fprintf(&b, "log       %s\n", log)
+	if st.Log.Error != "" {
+		fmt.Fprintf(&b, "          %s\n", p.red("nothing is handed out: "+printable(st.Log.Error)))
+	}
+
+	if len(st.Sessions) == 0 {
+		b.WriteString("sessions  none\n")
+	} else {
+		sessions := slices.SortedFunc(slices.Values(st.Sessions), func(x, y broker.SessionStatus) int {
+			return strings.Compare(x.Profile, y.Profile)
+		})
+		b.WriteByte('\n')
+		w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "PROFILE\tLEFT\tACCOUNT\tROLE\tKEY\tSERVED")
+		for _, s := range sessions {
+			role := "(no role)"
+			if _, name, ok := strings.Cut(s.RoleARN, ":role/"); ok {
+				role = name
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", clip(printable(s.Profile), 20), span(s.Expires.Sub(now)),
+				printable(s.Account), clip(printable(role), 20), clip(printable(s.Key), 14), s.Served)
+		}
+		w.Flush()
+	}
+	if r := st.LastRefusal; r != nil {
+		who := ""
+		if r.Program != "" {
+			who = " to " + printable(r.Program)
+		}
+		if r.Profile != "" {
+			who += " for " + printable(r.Profile)
+		}
+		fmt.Fprintf(&b, "\nlast refusal, %s ago%s: %s\n", span(now.Sub(r.Time)), who, p.yellow(printable(string(r.Code))))
+		for line := range strings.Lines(r.Message + "\n" + r.Hint) {
+			if line = strings.TrimSuffix(line, "\n"); line != "" {
+				fmt.Fprintf(&b, "  %s\n", printable(line))
+			}
+		}
+	}
+	return b.Bytes()
+}
+
+// span is a length of time as people say it: "42m", "2h13m", "3d4h".
+func span(d time.Duration) string {
+	d = max(0, d)
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	case d < 24*time.Hour:
+		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
+	}
+	return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+}
+
+func count(n int64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// clip shortens s to n columns, its end dropped for an ellipsis.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	r := []rune(s)
+	if len(r) <= n {
+		return s
+	}
+	return string(r[:max(0, n-1)]) + "…"
+}
