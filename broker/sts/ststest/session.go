@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -79,10 +80,11 @@ func (s sealer) seal(ses session) credentials {
 }
 
 func (s sealer) open(keyID, token string) (ses session, ok bool) {
-	// Strict, so that no second spelling of the token passes for it.
+	// Strict, and no line breaks, so that no second spelling of the token
+	// passes for it.
 	sealed, err := base64.StdEncoding.Strict().DecodeString(token)
 	n := s.aead.NonceSize()
-	if err != nil || len(sealed) < n {
+	if err != nil || strings.ContainsAny(token, "\r\n") || len(sealed) < n {
 		return ses, false
 	}
 	plain, err := s.aead.Open(nil, sealed[:n], sealed[n:], []byte(keyID))

@@ -114,7 +114,10 @@ type assumeRoleRequest struct {
 func (in assumeRoleRequest) record(c *Call) {
 	c.RoleARN, c.SessionName, c.SourceIdentity = in.roleARN, in.sessionName, in.sourceIdentity
 	c.MFASerial, c.DurationSeconds, c.PolicyARNs = in.mfaSerial, in.duration, in.policyARNs
-	c.Tags, c.TransitiveTags = in.tags, in.transitive
+	c.TransitiveTags = in.transitive
+	if len(in.tags) > 0 {
+		c.Tags = in.tags
+	}
 }
 
 func (s *Sandbox) assumeRole(c *request) (any, *apiError) {
