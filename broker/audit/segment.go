@@ -3,7 +3,6 @@ package audit
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -91,19 +90,32 @@ func (r *lineReader) Close() error { return r.f.Close() }
 // errLong is what next returns for what is too long to be an entry.
 var errLong = fmt.Errorf("is longer than %d bytes", MaxEntry)
 
-// next returns the next line without its newline, valid until the call after.
-// At the end it returns io.EOF, with the bytes after the last newline: off
-// stays before them.
+// next returns the next line without its newline, valid until the call after;
+// of one that is too long only the beginning, with errLong. At the end it
+// returns io.EOF and what follows the last newline, and off stays before that.
 func (r *lineReader) next() ([]byte, error) {
 	line, err := r.r.ReadSlice('\n')
-	switch {
-	case errors.Is(err, bufio.ErrBufferFull), err == nil && len(line) > MaxEntry+1:
-		return line, errLong
-	case err != nil:
+	if err == bufio.ErrBufferFull {
+		start := bytes.Clone(line[:MaxEntry])
+		n := int64(0)
+		for err == bufio.ErrBufferFull {
+			n += int64(len(line))
+			line, err = r.r.ReadSlice('\n')
+		}
+		if err != nil {
+			return start, err
+		}
+		r.off += n + int64(len(line))
+		return start, errLong
+	}
+	if err != nil {
 		return line, err
 	}
 	r.off += int64(len(line))
-	return line[:len(line)-1], nil
+	if line = line[:len(line)-1]; len(line) > MaxEntry {
+		return line, errLong
+	}
+	return line, nil
 }
 
 // A backReader reads a segment's lines from its end.

@@ -1,0 +1,171 @@
+package audit_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"gatepass/broker"
+	"gatepass/broker/audit"
+)
+
+// seqs reads the numbers of what q selects.
+func seqs(t *testing.T, dir string, q audit.Query) (got []int64) {
+	t.Helper()
+	for line, err := range audit.Entries(t.Context(), dir, q) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := line.Entry()
+		if err != nil || e.Seq != line.Seq {
+			t.Fatalf("entry %d: %d, %v", line.Seq, e.Seq, err)
+		}
+		got = append(got, line.Seq)
+	}
+	return got
+}
+
+func span(from, to int64) (s []int64) {
+	for ; from < to; from++ {
+		s = append(s, from)
+	}
+	return s
+}
+
+func TestEntries(t *testing.T) {
+	dir := logDir(t)
+	start := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+	now := start
+	l := open(t, audit.Options{Dir: dir, SegmentSize: 4 << 10, Now: func() time.Time { return now }})
+	for i := range 40 {
+		e := event(i)
+		switch i {
+		case 7, 21:
+			e.Profile = "datacentre"
+			e.Lease = "l-1"
+		case 8:
+			e.Profile = `a "quoted" näme`
+		case 9:
+			e.Kind = broker.EventRequestDenied
+			e.Outcome = broker.OutcomeDenied
+			e.Key, e.Session, e.Caller = nil, nil, nil
+		case 10:
+			e.Key.Name = "datacentre" // not its profile
+			e.Caller.Program = "/opt/bin/deploy.py"
+		}
+		if err := l.Append(t.Context(), e, false); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(time.Minute)
+	}
+	for _, tt := range []struct {
+		name string
+		q    audit.Query
+		want []int64
+	}{
+		{"all", audit.Query{}, span(0, 40)},
+		{"from", audit.Query{From: 17}, span(17, 40)},
+		{"from the end", audit.Query{From: 40}, nil},
+		{"last", audit.Query{Last: 13}, span(27, 40)},
+		{"more than all", audit.Query{Last: 50}, span(0, 40)},
+		{"last from", audit.Query{Last: 13, From: 35}, span(35, 40)},
+		{"since", audit.Query{Since: start.Add(30 * time.Minute)}, span(30, 40)},
+		{"until", audit.Query{Until: start.Add(3 * time.Minute)}, span(0, 3)},
+		{"profile", audit.Query{Profile: "datacentre"}, []int64{7, 21}},
+		{"last of profile", audit.Query{Profile: "datacentre", Last: 1}, []int64{21}},
+		{"escaped", audit.Query{Profile: `a "quoted" näme`}, []int64{8}},
+		{"event", audit.Query{Event: broker.EventRequestDenied}, []int64{9}},
+		{"outcome", audit.Query{Outcome: broker.OutcomeDenied}, []int64{9}},
+		{"lease", audit.Query{Lease: "l-1"}, []int64{7, 21}},
+		{"key", audit.Query{Key: "datacentre"}, []int64{10}},
+		{"session", audit.Query{Session: "s-33"}, []int64{33}},
+		{"program", audit.Query{Program: "deploy.py"}, []int64{10}},
+		{"program's path", audit.Query{Program: "/opt/bin/deploy.py"}, []int64{10}},
+		{"nothing", audit.Query{Profile: "data"}, nil},
+	} {
+		if got := seqs(t, dir, tt.q); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+
+	// The lines are the file's, byte for byte.
+	var all []byte
+	for line := range audit.Entries(t.Context(), dir, audit.Query{}) {
+		all = append(append(all, line.Raw...), '\n')
+	}
+	if !bytes.Equal(all, segments(t, dir)) {
+		t.Error("lines differ from the file")
+	}
+	// A caller may stop.
+	for range audit.Entries(t.Context(), dir, audit.Query{}) {
+		break
+	}
+}
+
+func TestEntriesOfBrokenLog(t *testing.T) {
+	dir := logDir(t)
+	for _, err := range audit.Entries(t.Context(), dir, audit.Query{}) {
+		if broker.CodeOf(err) != broker.CodeNotFound {
+			t.Errorf("no log: %v", err)
+		}
+	}
+	l := open(t, audit.Options{Dir: dir})
+	put(t, l, 3, false)
+	shut(t, l)
+	name := filepath.Join(dir, "000001.jsonl")
+	b, _ := os.ReadFile(name)
+	lines := bytes.SplitAfter(b, []byte("\n"))
+	b = slices.Concat(lines[0], []byte("rubbish\n"), lines[1], bytes.Repeat([]byte("x"), 200<<10), []byte("\n"), lines[2], []byte(`{"seq":3,`))
+	os.WriteFile(name, b, 0o600)
+	for _, q := range []audit.Query{{}, {Last: 10}, {Profile: "prod-admin"}} {
+		var good, bad int
+		for line, err := range audit.Entries(t.Context(), dir, q) {
+			switch {
+			case err == nil:
+				good++
+			case broker.CodeOf(err) != broker.CodeData || len(line.Raw) == 0:
+				t.Errorf("%+v: %q, %v", q, line.Raw, err)
+			default:
+				bad++
+			}
+		}
+		if good != 3 || bad != 2 {
+			t.Errorf("%+v: %d entries and %d other lines", q, good, bad)
+		}
+	}
+}
+
+func TestFollow(t *testing.T) {
+	for _, q := range []audit.Query{{Follow: true}, {Follow: true, Last: 5}} {
+		dir := logDir(t)
+		l := open(t, audit.Options{Dir: dir, SegmentSize: 2 << 10})
+		put(t, l, 5, false)
+		ctx, cancel := context.WithCancel(t.Context())
+		var got []int64
+		for line, err := range audit.Entries(ctx, dir, q) {
+			if err != nil {
+				if !errors.Is(err, context.Canceled) {
+					t.Error(err)
+				}
+				break
+			}
+			got = append(got, line.Seq)
+			switch n := len(got); {
+			case n >= 5 && n < 30:
+				put(t, l, 1, false) // over several segments
+			case n == 30:
+				cancel()
+			}
+		}
+		cancel()
+		if !slices.Equal(got, span(0, 30)) {
+			t.Errorf("%+v: %v", q, got)
+		}
+		shut(t, l)
+	}
+}
