@@ -87,7 +87,7 @@ func quote(s string) string {
 	const most = 120
 	if len(s) > most {
 		n := most
-		for !utf8.RuneStart(s[n]) {
+		for n > most-utf8.UTFMax && !utf8.RuneStart(s[n]) {
 			n--
 		}
 		s = s[:n] + "…"

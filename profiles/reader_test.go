@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -35,53 +34,30 @@ func replace(t testing.TB, path, text string) {
 // What exists and cannot be read is never an empty file.
 func TestUnreadableFiles(t *testing.T) {
 	dir := t.TempDir()
-	good := filepath.Join(dir, "good")
-	put(t, good, "[profile p]\n[p]\n")
-	path := func(name string) string { return filepath.Join(dir, name) }
-	put(t, path("file"), "")
-	put(t, path("large"), "")
-	if err := os.Truncate(path("large"), maxFile+1); err != nil {
+	large := filepath.Join(dir, "large")
+	put(t, large, "")
+	if err := os.Truncate(large, maxFile+1); err != nil {
 		t.Fatal(err)
 	}
-	tests := []struct{ name, path, want string }{
-		{"a directory", dir, "is a directory"},
-		{"a relative path", "config", "is not absolute"},
-		{"a file over 16 MiB", path("large"), "is larger than 16 MiB"},
-	}
-	if runtime.GOOS != "windows" {
-		put(t, path("secret"), "[profile p]\n")
-		os.Chmod(path("secret"), 0)
-		if err := syscall.Mkfifo(path("fifo"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		os.Symlink("loop", path("loop"))
-		os.Symlink(dir, path("link"))
-		tests = append(tests,
-			struct{ name, path, want string }{"a FIFO", path("fifo"), "is not a regular file"},
-			struct{ name, path, want string }{"a device", "/dev/zero", "is not a regular file"},
-			struct{ name, path, want string }{"a link to itself", path("loop"), "cannot be read"},
-			struct{ name, path, want string }{"a link to a directory", path("link"), "is a directory"},
-			struct{ name, path, want string }{"a path below a file", path("file/config"), "cannot be read: not a directory"},
-			struct{ name, path, want string }{"a path with a NUL", path("a\x00b"), "cannot be read"},
-		)
-		if os.Geteuid() != 0 {
-			tests = append(tests, struct{ name, path, want string }{"a file without rights", path("secret"), "cannot be read: permission denied"})
-		} else {
-			t.Log("running as root: no file is unreadable by its rights")
-		}
-	}
-	for _, tt := range tests {
-		for i, files := range []Files{{Config: tt.path, Credentials: good}, {Config: good, Credentials: tt.path}} {
-			r := NewReader()
-			for range 2 { // the second time from the cache, if it were kept
-				_, err := r.Resolve(files, "p")
-				var ce *ConfigError
-				if !errors.As(err, &ce) || ce.File != tt.path || !strings.Contains(ce.Msg, tt.want) || errors.Is(err, fs.ErrNotExist) {
-					t.Errorf("%s, as file %d: %v; want %q", tt.name, i, err, tt.want)
-				}
-				if err != nil && strings.ContainsRune(err.Error(), 0) {
-					t.Errorf("%s: error %q is not fit to be shown", tt.name, err)
-				}
+	testUnreadable(t, "a directory", dir, "is a directory")
+	testUnreadable(t, "a relative path", "config", "is not absolute")
+	testUnreadable(t, "a file over 16 MiB", large, "is larger than 16 MiB")
+}
+
+func testUnreadable(t *testing.T, name, path, want string) {
+	t.Helper()
+	good := filepath.Join(t.TempDir(), "good")
+	put(t, good, "[profile p]\n[p]\n")
+	for i, files := range []Files{{Config: path, Credentials: good}, {Config: good, Credentials: path}} {
+		r := NewReader()
+		for range 2 { // the second time from the cache, if it were kept
+			_, err := r.Resolve(files, "p")
+			var ce *ConfigError
+			if !errors.As(err, &ce) || ce.File != path || !strings.Contains(ce.Msg, want) || errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s, as file %d: %v; want %q", name, i, err, want)
+			}
+			if err != nil && strings.ContainsRune(err.Error(), 0) {
+				t.Errorf("%s: error %q is not fit to be shown", name, err)
 			}
 		}
 	}
