@@ -11,19 +11,20 @@ program, when, and what was answered. It reads the files and needs no daemon.
 
 usage: gatepass audit COMMAND
 
+  list            show entries
   verify          prove that no entry was changed, moved or removed
 
 See "gatepass audit COMMAND --help" for each of them.
 
 example:
-  gatepass audit verify
+  gatepass audit list --since yesterday
 `
 
 func auditCommand(c *client) *cli.Command {
 	return &cli.Command{
 		Name:        "audit",
 		UsageText:   auditHelp,
-		Subcommands: []*cli.Command{auditVerifyCommand(c)},
+		Subcommands: []*cli.Command{auditListCommand(c), auditVerifyCommand(c)},
 	}
 }
 

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"gatepass/broker"
+	"gatepass/broker/audit"
+)
+
+// A table shows entries, one by one, to a person. On a terminal each day has
+// a heading, rows fit the width, and what went wrong is told in full below
+// its row; elsewhere every entry is one line with its date.
+type table struct {
+	width   int // 0 when it is no terminal
+	palette palette
+	day     string // the last heading
+	begun   bool
+}
+
+const (
+	eventWidth   = 18 // "credentials.served"
+	profileWidth = 14
+	programWidth = 14
+)
+
+// row returns what shows e.
+func (t *table) row(e audit.Entry) []byte {
+	var b bytes.Buffer
+	if !t.begun {
+		t.begun = true
+		b.WriteString(t.palette.bold(t.columns("TIME", "EVENT", "PROFILE", "PROGRAM", "WHAT")) + "\n")
+	}
+	local := e.Time.Local()
+	at := local.Format("2006-01-02 15:04:05")
+	if t.width > 0 {
+		at = local.Format("15:04:05")
+		if day := local.Format("2006-01-02 Monday"); day != t.day {
+			t.day = day
+			b.WriteString(t.palette.dim(day) + "\n")
+		}
+	}
+	program := ""
+	if e.Caller != nil {
+		program = e.Caller.Program
+	}
+	what, detail := whatHappened(e)
+	if t.width == 0 && detail != "" {
+		what, detail = what+": "+detail, ""
+	}
+	line := t.columns(at, string(e.Kind), e.Profile, program, what)
+	switch e.Outcome {
+	case broker.OutcomeDenied:
+		line = t.palette.red(line)
+	case broker.OutcomeFailed:
+		line = t.palette.yellow(line)
+	}
+	b.WriteString(line + "\n")
+	if detail != "" {
+		for _, part := range wrap(printable(detail), t.width-len("15:04:05  ")) {
+			b.WriteString("          " + t.palette.dim(part) + "\n")
+		}
+	}
+	return b.Bytes()
+}
+
+// columns lays out one row.
+func (t *table) columns(at, event, profile, program, what string) string {
+	timeWidth := len("2006-01-02 15:04:05")
+	if t.width > 0 {
+		timeWidth = len("15:04:05")
+	}
+	cell := func(s string, width int) string {
+		s = printable(s)
+		if t.width > 0 {
+			s = clip(s, width)
+		}
+		return s + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(s))) + "  "
+	}
+	row := cell(at, timeWidth) + cell(event, eventWidth) + cell(profile, profileWidth) + cell(program, programWidth)
+	what = printable(what)
+	if t.width > 0 {
+		what = clip(what, max(8, t.width-utf8.RuneCountInString(row)))
+	}
+	return strings.TrimRight(row+what, " ")
+}
+
+// whatHappened tells an entry in a few words, and what went wrong in full.
+func whatHappened(e audit.Entry) (what, detail string) {
+	if e.Error != nil {
+		return string(e.Error.Code), e.Error.Message
+	}
+	var parts []string
+	if e.Session != nil && e.Session.ID != "" {
+		s := e.Session.ID
+		if !e.Session.Expires.IsZero() && e.Kind != broker.EventSessionEnded {
+			s += " until " + e.Session.Expires.Local().Format("15:04")
+		}
+		parts = append(parts, s)
+	}
+	if e.Key != nil && e.Key.Name != "" && e.Kind != broker.EventCredentialsServed {
+		parts = append(parts, "key "+e.Key.Name)
+	}
+	if e.Lease != "" {
+		parts = append(parts, e.Lease)
+	}
+	if e.Reason != "" {
+		parts = append(parts, e.Reason)
+	}
+	return strings.Join(parts, ", "), ""
+}
+
+// wrap breaks s into lines of at most width columns, between words where it
+// can.
+func wrap(s string, width int) []string {
+	width = max(width, 20)
+	var lines []string
+	line := ""
+	for word := range strings.FieldsSeq(s) {
+		for utf8.RuneCountInString(word) > width {
+			r := []rune(word)
+			if line != "" {
+				lines = append(lines, line)
+				line = ""
+			}
+			lines, word = append(lines, string(r[:width])), string(r[width:])
+		}
+		switch {
+		case line == "":
+			line = word
+		case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) <= width:
+			line += " " + word
+		default:
+			lines = append(lines, line)
+			line = word
+		}
+	}
+	if line != "" {
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// parseWhen reads a point in time as people give it: RFC 3339, a date, a date
+// and time, a time of today, "today", "yesterday", or how long ago ("2h",
+// "3d"). Without an offset it is local time.
+func parseWhen(s string, now time.Time) (time.Time, bool) {
+	if t, err := time.Parse(time.RFC3339, s); err == nil {
+		return t, true
+	}
+	for _, layout := range []string{"2006-01-02", "2006-01-02 15:04", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02T15:04:05"} {
+		if t, err := time.ParseInLocation(layout, s, now.Location()); err == nil {
+			return t, true
+		}
+	}
+	y, m, d := now.Date()
+	for _, layout := range []string{"15:04", "15:04:05"} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return time.Date(y, m, d, t.Hour(), t.Minute(), t.Second(), 0, now.Location()), true
+		}
+	}
+	switch s {
+	case "now":
+		return now, true
+	case "today":
+		return time.Date(y, m, d, 0, 0, 0, 0, now.Location()), true
+	case "yesterday":
+		return time.Date(y, m, d-1, 0, 0, 0, 0, now.Location()), true
+	}
+	if ago, ok := parseDuration(s); ok && ago > 0 && s[len(s)-1] > '9' { // a bare number could be anything
+		return now.Add(-ago), true
+	}
+	return time.Time{}, false
+}
+
+// when reads a flag's point in time.
+func when(flag, value string, now time.Time) (time.Time, error) {
+	if value == "" {
+		return time.Time{}, nil
+	}
+	t, ok := parseWhen(value, now)
+	if !ok {
+		return t, broker.Errorf(broker.CodeUsage, "--%s %q is not a point in time", flag, value).
+			WithHint("write it as 2h, yesterday, %s or %s", now.Format("2006-01-02"), now.Format(time.RFC3339))
+	}
+	return t, nil
+}

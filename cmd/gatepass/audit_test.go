@@ -1,0 +1,338 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"gatepass/broker"
+	"gatepass/broker/audit"
+)
+
+// events are a day in the life of a log.
+var events = []broker.Event{
+	{Kind: broker.EventDaemonStarted, Outcome: broker.OutcomeOK},
+	{Kind: broker.EventKeyAdded, Outcome: broker.OutcomeOK, Key: &broker.EventKey{Name: "work", AccessKeyID: "AKIAEXAMPLE"},
+		Caller: &broker.Caller{Program: "gatepass"}},
+	{Kind: broker.EventSessionIssued, Outcome: broker.OutcomeOK, Profile: "ops", Key: &broker.EventKey{Name: "work"},
+		Session: &broker.EventSession{ID: "s-7f3k2m", Expires: time.Date(2026, 11, 3, 11, 0, 0, 0, time.UTC)},
+		Caller:  &broker.Caller{Program: "terraform"}, Reason: "ticket 4711"},
+	{Kind: broker.EventCredentialsServed, Outcome: broker.OutcomeOK, Profile: "ops",
+		Session: &broker.EventSession{ID: "s-7f3k2m", Expires: time.Date(2026, 11, 3, 11, 0, 0, 0, time.UTC)},
+		Caller:  &broker.Caller{Program: "terraform"}},
+	{Kind: broker.EventRequestDenied, Outcome: broker.OutcomeDenied, Profile: "a-profile-with-a-long-name",
+		Caller: &broker.Caller{Program: "python3 \x1b[31mevil"},
+		Error:  &broker.EventError{Code: broker.CodeAWSDenied, Message: "assume role arn:aws:iam::111122223333:role/Admin: AWS refused: not authorized to perform sts:AssumeRole"}},
+	{Kind: broker.EventRequestFailed, Outcome: broker.OutcomeFailed, Profile: "ops", Lease: "l-1",
+		Caller: &broker.Caller{Program: "aws"}, Error: &broker.EventError{Code: broker.CodeThrottled, Message: "slow down"}},
+}
+
+// logged is a home whose audit log holds events at 10:00:00, 10:00:01… UTC of
+// 2026-11-03, signed, with its key pinned.
+func logged(t *testing.T) (h *home, entries []string) {
+	t.Helper()
+	h = newHome(t)
+	paths := broker.PathsFor(h.command(nil, nil).getenv, h.env["HOME"])
+	signer, verifier, err := audit.GenerateKey("test/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := audit.WritePinnedKey(paths.AuditKey, verifier, false); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 11, 3, 9, 59, 59, 0, time.UTC)
+	l, err := audit.Open(context.Background(), audit.Options{
+		Dir:    paths.AuditDir,
+		Signer: func(context.Context) (note.Signer, error) { return note.NewSigner(signer.Reveal()) },
+		Now:    func() time.Time { now = now.Add(time.Second); return now },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events {
+		if err := l.Append(context.Background(), e, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(paths.AuditDir, "000001.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		entries = append(entries, line)
+	}
+	if len(entries) != len(events) {
+		t.Fatalf("%d entries, want %d:\n%s", len(entries), len(events), data)
+	}
+	return h, entries
+}
+
+func useUTC(t *testing.T) {
+	local := time.Local
+	time.Local = time.UTC
+	t.Cleanup(func() { time.Local = local })
+}
+
+func TestAuditList(t *testing.T) {
+	useUTC(t)
+	h, entries := logged(t)
+	r := h.run("audit", "list")
+	want := `TIME                 EVENT               PROFILE         PROGRAM         WHAT
+2026-11-03 10:00:00  daemon.started
+2026-11-03 10:00:01  key.added                           gatepass        key work
+2026-11-03 10:00:02  session.issued      ops             terraform       s-7f3k2m until 11:00, key work, ticket 4711
+2026-11-03 10:00:03  credentials.served  ops             terraform       s-7f3k2m until 11:00
+2026-11-03 10:00:04  request.denied      a-profile-with-a-long-name  python3 \x1b[31mevil  aws_denied: assume role arn:aws:iam::111122223333:role/Admin: AWS refused: not authorized to perform sts:AssumeRole
+2026-11-03 10:00:05  request.failed      ops             aws             throttled: slow down
+`
+	if r != (result{stdout: want}) {
+		t.Errorf("got %+v\nwant %s", r, want)
+	}
+	if r := h.run("audit", "list", "--json"); r != (result{stdout: strings.Join(entries, "")}) {
+		t.Errorf("--json is not the stored lines: %+v", r)
+	}
+	for flags, want := range map[string][]int{
+		"--profile ops":                         {2, 3, 5},
+		"--event credentials.served":            {3},
+		"--outcome denied":                      {4},
+		"--program aws":                         {5},
+		"--lease l-1":                           {5},
+		"--limit 2":                             {4, 5},
+		"--profile ops --limit 2":               {3, 5},
+		"--since 2026-11-03T10:00:04Z":          {4, 5},
+		"--until 2026-11-03T10:00:01Z":          {0},
+		"--since 2026-11-04":                    {},
+		"--since 2026-11-03 --until 2026-11-04": {0, 1, 2, 3, 4, 5},
+		"--outcome ok --until 2026-11-03T10:00:03Z --profile ops": {2},
+	} {
+		var lines string
+		for _, i := range want {
+			lines += entries[i]
+		}
+		r := h.run(append([]string{"audit", "list", "--json"}, strings.Fields(flags)...)...)
+		if r.stdout != lines || r.code != 0 || (r.stderr == "gatepass: no entries\n") != (len(want) == 0) {
+			t.Errorf("%s: %+v", flags, r)
+		}
+	}
+	for _, flags := range []string{"--limit 0", "--limit -1", "--outcome maybe", "--since 2026-11-04 --until 2026-11-03", "--since 7"} {
+		if r := h.run(append([]string{"audit", "list"}, strings.Fields(flags)...)...); r.code != 64 {
+			t.Errorf("%s: %+v", flags, r)
+		}
+	}
+}
+
+// On a terminal the rows fit, days have headings, and nothing is lost of what
+// went wrong.
+func TestAuditTableFitsATerminal(t *testing.T) {
+	useUTC(t)
+	_, entries := logged(t)
+	tab := &table{width: 80}
+	var got string
+	for _, line := range entries {
+		e, err := audit.ParseEntry([]byte(strings.TrimSuffix(line, "\n")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got += string(tab.row(e))
+	}
+	want := `TIME      EVENT               PROFILE         PROGRAM         WHAT
+2026-11-03 Tuesday
+10:00:00  daemon.started
+10:00:01  key.added                           gatepass        key work
+10:00:02  session.issued      ops             terraform       s-7f3k2m until 11…
+10:00:03  credentials.served  ops             terraform       s-7f3k2m until 11…
+10:00:04  request.denied      a-profile-wit…  python3 \x1b[…  aws_denied
+          assume role arn:aws:iam::111122223333:role/Admin: AWS refused: not
+          authorized to perform sts:AssumeRole
+10:00:05  request.failed      ops             aws             throttled
+          slow down
+`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	tab = &table{width: 80, palette: true}
+	e, _ := audit.ParseEntry([]byte(strings.TrimSuffix(entries[4], "\n")))
+	if row := string(tab.row(e)); !strings.Contains(row, "\x1b[31m10:00:04") || strings.Contains(row, "\x1b[31mevil") {
+		t.Errorf("colours: %q", row)
+	}
+}
+
+// A line that is no entry is named, the others are shown.
+func TestAuditListOfADamagedLog(t *testing.T) {
+	h, entries := logged(t)
+	file := filepath.Join(h.env["XDG_STATE_HOME"], "gatepass", "audit", "000001.jsonl")
+	damaged := append([]string{}, entries...)
+	damaged[2] = "garbage \x1b[2J\n"
+	os.WriteFile(file, []byte(strings.Join(damaged, "")), 0o600)
+	for _, flags := range [][]string{nil, {"--json"}} {
+		r := h.run(append([]string{"audit", "list"}, flags...)...)
+		if r.code != 65 || !strings.Contains(r.stderr, "000001.jsonl") || strings.Contains(r.stderr, "\x1b") ||
+			strings.Count(r.stdout, "\n") < len(entries)-1 {
+			t.Errorf("%q: %+v", flags, r)
+		}
+	}
+}
+
+func TestAuditWithoutALog(t *testing.T) {
+	h := newHome(t)
+	for _, args := range [][]string{{"audit", "list"}, {"audit", "list", "--follow"}, {"audit", "verify"}} {
+		if r := h.run(args...); r.code != 78 || r.stdout != "" {
+			t.Errorf("%q: %+v", args, r)
+		}
+	}
+	delete(h.env, "HOME")
+	if r := h.run("audit", "list"); r.code != 78 || !strings.Contains(r.stderr, "HOME is not set") {
+		t.Errorf("no home: %+v", r)
+	}
+}
+
+// --follow shows an entry as it is written, whole and at once.
+func TestAuditFollow(t *testing.T) {
+	h, entries := logged(t)
+	cmd := exec.Command(filepath.Join(programs(t), "gatepass"), "audit", "list", "--follow", "--json", "--limit", "1")
+	cmd.Env = h.environ()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	line := make([]byte, 1<<16)
+	n, err := out.Read(line)
+	if err != nil || string(line[:n]) != entries[len(entries)-1] {
+		t.Fatalf("first %q, %v", line[:n], err)
+	}
+	l, err := audit.Open(context.Background(), audit.Options{Dir: filepath.Join(h.env["XDG_STATE_HOME"], "gatepass", "audit")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close(context.Background())
+	if err := l.Append(context.Background(), broker.Event{Kind: broker.EventDaemonStopped, Outcome: broker.OutcomeOK}, true); err != nil {
+		t.Fatal(err)
+	}
+	n, err = out.Read(line)
+	if err != nil || !strings.Contains(string(line[:n]), `"event":"daemon.stopped"`) || line[n-1] != '\n' {
+		t.Errorf("then %q, %v", line[:n], err)
+	}
+}
+
+func TestAuditVerify(t *testing.T) {
+	useUTC(t)
+	h, entries := logged(t)
+	want := result{stdout: "the audit log is whole: 6 entries in 1 file, from 2026-11-03 10:00 to 2026-11-03 10:00, all signed by test/log\n"}
+	if r := h.run("audit", "verify"); r != want {
+		t.Errorf("got %+v, want %+v", r, want)
+	}
+	if r := h.run("audit", "verify", "--json"); r.code != 0 || !strings.Contains(r.stdout, `"signed": 6`) || r.stderr != "" {
+		t.Errorf("--json: %+v", r)
+	}
+
+	// Another key signed none of it.
+	_, other, err := audit.GenerateKey("test/other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := filepath.Join(h.env["HOME"], "other.pub")
+	os.WriteFile(key, []byte(other+"\n"), 0o600)
+	if r := h.run("audit", "verify", "--key", key); r.code != 65 || r.stdout != "" {
+		t.Errorf("another key: %+v", r)
+	}
+	os.WriteFile(key, []byte("not a key\n"), 0o600)
+	if r := h.run("audit", "verify", "--key", key); r.code != 65 || r.stdout != "" {
+		t.Errorf("no key: %+v", r)
+	}
+	if r := h.run("audit", "verify", "--key", key+".missing"); r.code != 78 || r.stdout != "" {
+		t.Errorf("a missing key: %+v", r)
+	}
+
+	// A changed entry is named.
+	dir := filepath.Join(h.env["XDG_STATE_HOME"], "gatepass", "audit")
+	changed := append([]string{}, entries...)
+	changed[3] = strings.Replace(changed[3], "terraform", "terraf0rm", 1)
+	os.WriteFile(filepath.Join(dir, "000001.jsonl"), []byte(strings.Join(changed, "")), 0o600)
+	if r := h.run("audit", "verify"); r.code != 65 || r.stdout != "" || !strings.Contains(r.stderr, "entry 3 is the first bad one") {
+		t.Errorf("a changed entry: %+v", r)
+	}
+	if r := h.run("audit", "verify", "--json"); r.code != 65 || !strings.Contains(r.stdout, `"problem"`) || r.stderr == "" {
+		t.Errorf("a changed entry, --json: %+v", r)
+	}
+
+	// Without its checkpoints nothing proves the log.
+	os.WriteFile(filepath.Join(dir, "000001.jsonl"), []byte(strings.Join(entries, "")), 0o600)
+	os.Remove(filepath.Join(dir, "checkpoints"))
+	if r := h.run("audit", "verify"); r.code != 65 || r.stdout != "" || !strings.Contains(r.stderr, "none of its 6 entries is signed") {
+		t.Errorf("no checkpoints: %+v", r)
+	}
+}
+
+func TestVerifiedSentence(t *testing.T) {
+	useUTC(t)
+	at := time.Date(2026, 11, 3, 10, 0, 0, 0, time.UTC)
+	got := verified(audit.Report{Entries: 12, Segments: 2, Signed: 10, Unsigned: 2, First: at, Last: at}, "k")
+	want := "the audit log is whole: 12 entries in 2 files, from 2026-11-03 10:00 to 2026-11-03 10:00, the first 10 signed by k, 2 not signed yet\n"
+	if got != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+func TestParseWhen(t *testing.T) {
+	berlin := time.FixedZone("CET", 3600)
+	now := time.Date(2026, 11, 3, 10, 30, 0, 0, berlin)
+	for in, want := range map[string]string{
+		"2026-11-01T08:00:00Z": "2026-11-01T08:00:00Z", "2026-11-01T08:00:00+02:00": "2026-11-01T06:00:00Z",
+		"2026-11-01": "2026-10-31T23:00:00Z", "2026-11-01 08:00": "2026-11-01T07:00:00Z", "2026-11-01T08:00:30": "2026-11-01T07:00:30Z",
+		"08:00": "2026-11-03T07:00:00Z", "today": "2026-11-02T23:00:00Z", "yesterday": "2026-11-01T23:00:00Z", "now": "2026-11-03T09:30:00Z",
+		"2h": "2026-11-03T07:30:00Z", "90m": "2026-11-03T08:00:00Z", "3d": "2026-10-31T09:30:00Z",
+	} {
+		got, ok := parseWhen(in, now)
+		if !ok || got.UTC().Format(time.RFC3339) != want {
+			t.Errorf("%q: %v, %v; want %s", in, got, ok, want)
+		}
+	}
+	for _, in := range []string{"", "7", "3600", "soon", "-2h", "0h", "2026-13-01", "2026-11-01T08:00:00X", "24:00"} {
+		if got, ok := parseWhen(in, now); ok {
+			t.Errorf("%q: %v", in, got)
+		}
+	}
+}
+
+func FuzzParseWhen(f *testing.F) {
+	for _, s := range []string{"2026-11-01", "2h", "3d", "yesterday", "08:00", "9223372036854775807h"} {
+		f.Add(s)
+	}
+	now := time.Date(2026, 11, 3, 10, 30, 0, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, s string) {
+		if at, ok := parseWhen(s, now); ok && at.IsZero() && s != "0001-01-01T00:00:00Z" && !strings.HasPrefix(s, "0001-01-01") {
+			t.Errorf("%q: the zero time", s)
+		}
+	})
+}
+
+func TestWrap(t *testing.T) {
+	for _, c := range []struct {
+		in   string
+		want []string
+	}{
+		{"", nil},
+		{"a short line", []string{"a short line"}},
+		{"words that do not fit in twenty columns", []string{"words that do not", "fit in twenty", "columns"}},
+		{"x " + strings.Repeat("y", 45), []string{"x", strings.Repeat("y", 20), strings.Repeat("y", 20), "yyyyy"}},
+	} {
+		if got := wrap(c.in, 20); fmt.Sprint(got) != fmt.Sprint(c.want) {
+			t.Errorf("%q: %q, want %q", c.in, got, c.want)
+		}
+	}
+}
