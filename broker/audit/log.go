@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gatepass/broker"
@@ -58,7 +59,7 @@ const (
 	// syncBytes of unsynced lines are synced at once, and at maxPending
 	// writers wait for the disk, so that memory stays bounded.
 	syncBytes  = 512 << 10
-	maxPending = 4 << 20
+	maxPending = 2 << 20
 
 	checkpointInterval = 10 * time.Second
 	signerBackoff      = 10 * time.Minute // the longest pause between two calls of Signer
@@ -136,7 +137,7 @@ type cut struct {
 // A batch is a run of lines that one sync brings to disk.
 type batch struct {
 	lines   []byte // whole lines as written, newlines included
-	waiters int
+	waiters atomic.Int32
 	done    chan struct{} // closed once err and room are final
 	err     error         // the lines are not known to be on disk
 	room    error         // there is no segment to write to
@@ -287,7 +288,7 @@ func (l *Log) append(ctx context.Context, e *broker.Event, durable bool) error {
 		return err
 	}
 	if durable {
-		b.waiters++
+		b.waiters.Add(1)
 	}
 	wake := durable || len(b.lines) >= syncBytes
 	if !wake && !l.waiting {
@@ -325,7 +326,7 @@ func (l *Log) makeRoomLocked(ctx context.Context, n int) error {
 		}
 		l.full = l.full || l.broken == nil && tooLong
 		b := l.batch
-		b.waiters++
+		b.waiters.Add(1)
 		l.mu.Unlock()
 		l.wakeSyncer()
 		err := wait(ctx, b)

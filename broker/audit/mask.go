@@ -53,7 +53,7 @@ func maskCommand(s string) string {
 			hide(i, tokenEnd(s, i))
 		case (len(word) == 6 && strings.EqualFold(word, "bearer") || len(word) == 5 && strings.EqualFold(word, "basic")) && end < len(s) && s[end] == ' ':
 			hide(nextWord(s, end))
-		case isSecretName(word):
+		case (s[wordStart] == '-' || end < len(s) && strings.IndexByte(`=:"'\\`, s[end]) >= 0) && isSecretName(word):
 			if from, to, ok := valueAfter(s, wordStart, i, end); ok {
 				hide(from, to)
 			}
@@ -225,17 +225,20 @@ func userinfoEnd(s string, i int) int {
 
 var tokenPrefixes = [...]string{
 	"ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xoxb-", "xoxp-", "xoxa-", "xoxe-",
-	"sk_live_", "rk_live_", "sk-ant-", "sk-proj-", "npm_", "AIza", "dckr_pat_", "pypi-", "eyJ", "hvs",
+	"sk_live_", "rk_live_", "sk-ant-", "sk-proj-", "npm_", "AIza", "dckr_pat_", "pypi-", "eyJ", "ya29", "hvs",
 	"FwoGZXIvYXdz", "IQoJb3JpZ2lu", "FQoGZXIvYXdz", // session tokens of AWS
 }
 
 func hasTokenPrefix(word string) bool {
+	if len(word) < 15 {
+		return false
+	}
 	for _, p := range tokenPrefixes {
 		if strings.HasPrefix(word, p) && len(word) >= len(p)+12 {
 			return true
 		}
 	}
-	return strings.HasPrefix(word, "ya29")
+	return false
 }
 
 func tokenEnd(s string, i int) int {

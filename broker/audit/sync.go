@@ -36,10 +36,8 @@ func (l *Log) gather() {
 	start := time.Now()
 	// The count bounds it where time stands still (testing/synctest).
 	for range 1000 {
-		l.mu.Lock()
-		n := l.batch.waiters
-		l.mu.Unlock()
-		if n >= l.released || time.Since(start) > l.lastSync/4 {
+		// Only this goroutine changes which batch is open.
+		if int(l.batch.waiters.Load()) >= l.released || time.Since(start) > l.lastSync/4 {
 			return
 		}
 		runtime.Gosched()
@@ -51,7 +49,7 @@ func (l *Log) gather() {
 func (l *Log) commit() {
 	l.mu.Lock()
 	b := l.batch
-	if len(b.lines) == 0 && b.waiters == 0 && len(l.cuts) == 0 {
+	if len(b.lines) == 0 && b.waiters.Load() == 0 && len(l.cuts) == 0 {
 		l.mu.Unlock()
 		return
 	}
@@ -76,19 +74,20 @@ func (l *Log) commit() {
 		if full {
 			b.room = l.turn()
 		}
-		l.mu.Lock()
-		l.released = b.waiters + l.batch.waiters
-		l.mu.Unlock()
+		l.released = int(b.waiters.Load() + l.batch.waiters.Load())
 		close(b.done)
 	}
 	l.finishCuts()
 	l.grow(lines)
 
-	l.mu.Lock()
-	if cap(lines) > cap(l.spare) && cap(lines) <= 2*syncBytes {
-		l.spare = lines[:0]
+	// What a burst has made large goes when there is less to do.
+	if keep := 4 * max(len(lines), 16<<10); cap(lines) <= min(keep, maxPending) {
+		l.mu.Lock()
+		if cap(lines) > cap(l.spare) {
+			l.spare = lines
+		}
+		l.mu.Unlock()
 	}
-	l.mu.Unlock()
 }
 
 // turn begins the next segment. No writer is in the old one: they wait while
