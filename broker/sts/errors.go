@@ -17,8 +17,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/aws/smithy-go"
-
 	"gatepass/broker"
 )
 
@@ -31,10 +29,9 @@ type failure struct {
 // explain turns what the SDK returned into what a person can act on. Nothing
 // of the SDK's error is wrapped: it holds the answer's bytes.
 func (c *Client) explain(caller, ctx context.Context, k *call, x *exchange, err error) failure {
-	var api smithy.APIError
 	switch {
-	case x.err == nil && x.status >= 400 && errors.As(err, &api) && api.ErrorCode() != unknownError:
-		return c.refusal(k, x, k.hide(x, api.ErrorCode(), 64), k.hide(x, api.ErrorMessage(), maxText))
+	case x.code != "":
+		return c.refusal(k, x, k.hide(x, x.code, 64), k.hide(x, x.message, maxText))
 	case caller.Err() != nil:
 		return failure{err: broker.Errorf(broker.CodeAWSUnreachable, "%s: given up before %s answered: %w%s", k.doing, x.peer(), caller.Err(), x.via())}
 	case ctx.Err() != nil:
@@ -53,9 +50,6 @@ func (c *Client) explain(caller, ctx context.Context, k *call, x *exchange, err 
 		return failure{err: k.nonsense(x, errors.New("it is not STS's XML, or cut short"))}
 	}
 }
-
-// unknownError is the code that the SDK gives to an error answer without one.
-const unknownError = "UnknownError"
 
 // nonsense is the error for an answer that must not be used.
 func (k *call) nonsense(x *exchange, err error) *broker.Error {

@@ -3,6 +3,7 @@ package sts
 import (
 	"context"
 	"net"
+	"net/url"
 	"time"
 )
 
@@ -27,5 +28,19 @@ var (
 	Product       = product
 	Backoff       = backoff
 )
+
+// GoesDirectly reports whether a URL is asked without the proxy.
+func GoesDirectly(proxy, noProxy, rawURL string) (bool, error) {
+	p, err := newProxyConfig(proxy, noProxy)
+	if err != nil {
+		return false, err
+	}
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return false, err
+	}
+	via, err := p.of(u)
+	return via == nil, err
+}
 
 const MaxText = maxText

@@ -31,12 +31,11 @@ const (
 	roleARN    = "arn:aws:iam::111122223333:role/ops/Deploy"
 	sessionARN = "arn:aws:sts::111122223333:assumed-role/Deploy/alice-s1"
 
-	keyID       = "AKIAGATEPASSTEST0001"
-	secretKey   = "f4kE/s3cr3t+K3y/0nly+f0r/Tests+0123456789"
-	sessionID   = "ASIAGATEPASSTEST0002"
-	sessionKey  = "an0ther/f4kE+s3cr3t/0f/a+Sess10n/98765432"
-	sessionTok  = "FwoGZXIvYXdzEFf4k3T0k3n//////////wEaDGZha2VzdHVmZg=="
-	wrongCertIP = "127.0.0.1"
+	keyID      = "AKIAGATEPASSTEST0001"
+	secretKey  = "f4kE/s3cr3t+K3y/0nly+f0r/Tests+0123456789"
+	sessionID  = "ASIAGATEPASSTEST0002"
+	sessionKey = "an0ther/f4kE+s3cr3t/0f/a+Sess10n/98765432"
+	sessionTok = "FwoGZXIvYXdzEFf4k3T0k3n//////////wEaDGZha2VzdHVmZg=="
 )
 
 func key() broker.Credentials {
@@ -65,14 +64,20 @@ type fake struct {
 }
 
 func newFake(t testing.TB, h http.HandlerFunc) *fake {
+	t.Helper()
+	f := unstarted(h)
+	f.Start()
+	t.Cleanup(f.Close)
+	return f
+}
+
+func unstarted(h http.HandlerFunc) *fake {
 	f := &fake{}
 	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.asked.Add(1)
 		h(w, r)
 	}))
 	f.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
-	f.Start()
-	t.Cleanup(f.Close)
 	return f
 }
 
@@ -199,13 +204,14 @@ func newECKey(t testing.TB) *ecdsa.PrivateKey {
 // newTLSFake is newFake with a certificate of ca's for names.
 func newTLSFake(t testing.TB, ca *testCA, h http.HandlerFunc, names ...string) *fake {
 	t.Helper()
-	f := &fake{}
-	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f.asked.Add(1)
-		h(w, r)
-	}))
-	f.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
-	f.TLS = &tls.Config{Certificates: []tls.Certificate{ca.issue(t, time.Now().Add(time.Hour), names...)}}
+	cfg := &tls.Config{Certificates: []tls.Certificate{ca.issue(t, time.Now().Add(time.Hour), names...)}}
+	return newTLSFakeWith(t, cfg, h)
+}
+
+func newTLSFakeWith(t testing.TB, cfg *tls.Config, h http.HandlerFunc) *fake {
+	t.Helper()
+	f := unstarted(h)
+	f.TLS = cfg
 	f.StartTLS()
 	t.Cleanup(f.Close)
 	return f

@@ -236,6 +236,20 @@ func TestRefusalsOfAWS(t *testing.T) {
 	}
 }
 
+// Stand-ins for AWS wrap their errors in other ways than STS.
+func TestOtherErrorFormats(t *testing.T) {
+	const e = "<Code>AccessDenied</Code><Message>no</Message>"
+	for _, body := range []string{
+		"<ErrorResponse><Errors><Error>" + e + "</Error></Errors></ErrorResponse>",
+		"<Response><Errors><Error>" + e + "</Error></Errors></Response>",
+		`<?xml version="1.0" encoding="UTF-8"?><Error>` + e + "</Error>",
+	} {
+		f := newFake(t, func(w http.ResponseWriter, r *http.Request) { answer(w, 403, body) })
+		_, err := newClient(t, sts.Config{EndpointURL: f.URL}).AssumeRole(t.Context(), key(), assume(), broker.Target{})
+		wantError(t, err, broker.CodeAWSDenied, "AWS refused: AccessDenied: no")
+	}
+}
+
 // What stands between us and AWS fails in its own ways.
 func TestFaults(t *testing.T) {
 	for name, tc := range map[string]struct {

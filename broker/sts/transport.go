@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
@@ -46,6 +47,8 @@ type exchange struct {
 	sent      atomic.Bool   // there was a connection: AWS may have seen the request
 	status    int           // 0 until there is a whole answer
 	requestID string
+	code      string        // of AWS's error; "" when there is none
+	message   string        // of AWS's error, as it came
 	received  time.Time     // when the answer's header was there, by this machine's clock
 	offset    time.Duration // the answer's Date less received
 	dated     bool          // offset was measured
@@ -128,6 +131,9 @@ func (t *transport) Do(req *http.Request) (*http.Response, error) {
 		clear(body)
 		return nil, errRedirect
 	}
+	if res.StatusCode >= 400 {
+		x.code, x.message = parseError(body)
+	}
 	res.Body = &clearedBody{Reader: bytes.NewReader(body), b: body}
 	return res, nil
 }
@@ -151,6 +157,27 @@ func readAnswer(res *http.Response) ([]byte, error) {
 		return nil, err
 	}
 	return body, nil
+}
+
+// parseError returns the code and message of an error answer, "" when it is
+// none. The SDK knows only ErrorResponse>Error, as STS writes it; other
+// services and stand-ins wrap it in Errors, or have Error for a root.
+func parseError(body []byte) (code, message string) {
+	type awsError struct{ Code, Message string }
+	var doc struct {
+		awsError
+		Error  awsError
+		Errors struct{ Error awsError }
+	}
+	if xml.Unmarshal(body, &doc) != nil {
+		return "", ""
+	}
+	for _, e := range []awsError{doc.Error, doc.Errors.Error, doc.awsError} {
+		if e.Code != "" {
+			return e.Code, e.Message
+		}
+	}
+	return "", ""
 }
 
 // A clearedBody overwrites what was read once the SDK has parsed it. What the
