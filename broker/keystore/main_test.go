@@ -6,8 +6,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -27,17 +27,11 @@ func TestMain(m *testing.M) {
 		if fault := os.Getenv(faultVar); fault != "" {
 			faultyHelper(fault)
 		}
-		var step func(string)
-		if at := os.Getenv(stepVar); at != "" {
-			step = func(s string) {
-				if s == at {
-					p, _ := os.FindProcess(os.Getpid())
-					p.Kill()
-					select {}
-				}
+		os.Exit(helperMain(func(step string) {
+			if step == os.Getenv(stepVar) {
+				die()
 			}
-		}
-		os.Exit(helperMain(step))
+		}))
 	}
 	if role := os.Getenv(roleVar); role != "" {
 		os.Exit(roles[role]())
@@ -52,6 +46,13 @@ func hang() {
 	for {
 		time.Sleep(time.Hour)
 	}
+}
+
+// die is kill -9.
+func die() {
+	p, _ := os.FindProcess(os.Getpid())
+	p.Kill()
+	hang()
 }
 
 // faultyHelper is a helper that goes wrong.
@@ -88,8 +89,7 @@ func faultyHelper(fault string) {
 		panic("out of order")
 	case "killed":
 		listen()
-		syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		hang()
+		die()
 	case "exit early":
 		os.Exit(0)
 	case "exit with request":
@@ -130,13 +130,30 @@ func faultyHelper(fault string) {
 	case "no secret":
 		r := listen()
 		say(answer{State: stateDone, Backend: r.Backend, Key: broker.KeyInfo{Name: r.Name}}, nil)
+	case "tell descriptors":
+		listen()
+		say(answer{State: stateDone, Error: broker.Errorf(broker.CodeData, "%s", descriptors())}, nil)
+	case "tell environment":
+		listen()
+		say(answer{State: stateDone, Error: broker.Errorf(broker.CodeData, "%q", os.Environ())}, nil)
 	default:
 		panic("no such fault")
 	}
 	os.Exit(0)
 }
 
-// need returns the paths of programs that a test cannot do without.
+// descriptors lists what this process has open.
+func descriptors() string {
+	var b strings.Builder
+	links, _ := filepath.Glob("/proc/self/fd/*")
+	for _, l := range links {
+		to, _ := os.Readlink(l)
+		fmt.Fprintf(&b, "%s ", to)
+	}
+	return b.String()
+}
+
+// need skips the test where it lacks one of the programs.
 func need(t testing.TB, programs ...string) {
 	t.Helper()
 	for _, p := range programs {
