@@ -11,7 +11,7 @@ type Caller struct {
 	PID     int    `json:"pid"`               // 0: in a PID namespace that we cannot see
 	Program string `json:"program,omitempty"` // see [ProgramOf]
 	Exe     string `json:"exe,omitempty"`     // path of the asking executable
-	Command string `json:"command,omitempty"` // its command line, secrets masked
+	Command string `json:"command,omitempty"` // its command line as it is; the log masks secrets
 	Cwd     string `json:"cwd,omitempty"`
 	TTY     string `json:"tty,omitempty"` // "/dev/pts/3"
 	Via     string `json:"via,omitempty"` // the surface: credential-process, export, whoami, keys, daemon

@@ -1,0 +1,221 @@
+// Package door is the daemon's end of the socket: the listener, the identity
+// of who connects, and the HTTP server that turns requests into calls of the
+// gate. See package wire for the protocol.
+//
+// The door refuses what no client of ours sends, before it looks at what is
+// asked: other users, anything a browser or a proxy adds, requests that two
+// parsers could read differently.
+package door
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/user"
+	"sync"
+	"time"
+
+	"gatepass/broker"
+	"gatepass/broker/wire"
+)
+
+// ErrDaemonRunning is in the chain of [Listen]'s error when a daemon has the
+// socket already.
+var ErrDaemonRunning error = broker.Errorf(broker.CodeDaemonUnreachable, "a daemon listens on the socket already")
+
+// Bounds of what a connection may do. A request under way may take as long as
+// its prompt and its AWS calls do (45 s + 15 s).
+const (
+	maxConns     = 512              // at once; further ones wait in the socket's queue
+	maxHeader    = 16 << 10         // bytes
+	readTimeout  = 5 * time.Second  // from the connection, or the first byte of a later request, to the last byte
+	idleTimeout  = 30 * time.Second // between requests
+	writeTimeout = 2 * time.Minute  // from a request's header to the end of its answer
+)
+
+// A Broker is what the door leads to. Errors with a code reach the client as
+// they are.
+type Broker interface {
+	Credentials(context.Context, broker.Caller, broker.Request) (broker.Grant, error)
+	WhoAmI(context.Context, broker.Caller, broker.Request) (broker.Identity, error)
+	AddKey(context.Context, broker.Caller, broker.NewKey) (broker.KeyInfo, error)
+	Keys(context.Context, broker.Caller) ([]broker.KeyInfo, error)
+	RemoveKey(ctx context.Context, caller broker.Caller, name string) error
+	Status(context.Context) (broker.Status, error)
+}
+
+// Config is what a [Server] works with.
+type Config struct {
+	Broker Broker
+	// Stop is told that a client asked the daemon to end, and must not wait
+	// for it: the client's answer comes after.
+	Stop func(broker.Caller)
+	// Logger gets what clients are not told. Never a body, never a secret.
+	Logger *slog.Logger
+}
+
+// A Server answers the clients of one daemon.
+type Server struct {
+	cfg       Config
+	user      string
+	processes *processes
+	http      *http.Server
+
+	mu    sync.Mutex
+	conns map[*conn]struct{} // all that are open
+}
+
+// New returns a Server that does not serve yet.
+func New(cfg Config) *Server {
+	s := &Server{cfg: cfg, processes: newProcesses(), conns: make(map[*conn]struct{})}
+	if u, err := user.Current(); err == nil {
+		s.user = u.Username
+	}
+	s.http = &http.Server{
+		Handler:        s.handler(),
+		ReadTimeout:    readTimeout, // ended once the body is read, see Server.read
+		IdleTimeout:    idleTimeout,
+		WriteTimeout:   writeTimeout,
+		MaxHeaderBytes: maxHeader,
+		ErrorLog:       slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, c)
+		},
+		ConnState: func(c net.Conn, state http.ConnState) {
+			if state == http.StateActive {
+				c.(*conn).spoke.Store(true)
+			}
+		},
+		DisableGeneralOptionsHandler: true, // OPTIONS * is no exception
+	}
+	// net/http would give a connection that has not said anything 5 s more.
+	s.http.RegisterOnShutdown(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for c := range s.conns {
+			if !c.spoke.Load() {
+				c.Conn.Close()
+			}
+		}
+	})
+	return s
+}
+
+// Serve answers connections from ln until Shutdown, and returns nil then.
+func (s *Server) Serve(ln net.Listener) error {
+	err := s.http.Serve(&gate{Listener: ln, server: s, places: make(chan struct{}, maxConns), closed: make(chan struct{})})
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// Shutdown closes the listener and every connection that asks nothing,
+// answers what is under way, and returns when that is done or ctx ends; what
+// is left then is cut off.
+func (s *Server) Shutdown(ctx context.Context) error {
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		s.http.Close()
+	}
+	s.processes.close()
+	return err
+}
+
+// routes are the paths that are answered, by method. A request's target must
+// be one of them to the byte: no query, no escapes, no dots, no host.
+var routes = map[string]map[string]func(*Server, *request) (any, error){
+	wire.PathCredentials: {"POST": (*Server).credentials},
+	wire.PathWhoAmI:      {"POST": (*Server).whoAmI},
+	wire.PathStatus:      {"GET": (*Server).status},
+	wire.PathKeys:        {"GET": (*Server).keys, "POST": (*Server).addKey},
+	wire.PathKeysRemove:  {"POST": (*Server).removeKey},
+	wire.PathStop:        {"POST": (*Server).stop},
+}
+
+// A request is one that passed the door.
+type request struct {
+	ctx    context.Context
+	caller broker.Caller
+	body   []byte
+	header http.Header // of the answer
+}
+
+func (s *Server) credentials(r *request) (any, error) {
+	req, via, err := credentialsRequest(r.body)
+	if err != nil {
+		return nil, err
+	}
+	r.caller.Via = via
+	grant, err := s.cfg.Broker.Credentials(r.ctx, r.caller, req)
+	if err != nil {
+		return nil, err
+	}
+	if grant.Region != "" {
+		r.header.Set(wire.RegionHeader, grant.Region)
+	}
+	r.header.Set(wire.SessionHeader, grant.SessionID)
+	return document(grant.Credentials.Document()), nil
+}
+
+// A document is an answer's body as it stands. It is cleared once sent.
+type document []byte
+
+func (s *Server) whoAmI(r *request) (any, error) {
+	req, via, err := credentialsRequest(r.body)
+	if err != nil {
+		return nil, err
+	}
+	if r.caller.Via = via; via == "" {
+		r.caller.Via = "whoami"
+	}
+	return s.cfg.Broker.WhoAmI(r.ctx, r.caller, req)
+}
+
+func (s *Server) status(r *request) (any, error) { return s.cfg.Broker.Status(r.ctx) }
+
+func (s *Server) keys(r *request) (any, error) {
+	r.caller.Via = "keys"
+	keys, err := s.cfg.Broker.Keys(r.ctx, r.caller)
+	if keys == nil {
+		keys = []broker.KeyInfo{}
+	}
+	return wire.KeysResponse{Keys: keys}, err
+}
+
+func (s *Server) addKey(r *request) (any, error) {
+	var in wire.AddKeyRequest
+	if err := decode(r.body, &in); err != nil {
+		return nil, err
+	}
+	if err := checkRegion(in.Region); err != nil {
+		return nil, err
+	}
+	r.caller.Via = "keys"
+	return s.cfg.Broker.AddKey(r.ctx, r.caller, broker.NewKey{
+		Name:            in.Name,
+		AccessKeyID:     in.AccessKeyID,
+		SecretAccessKey: broker.NewSecret(in.SecretAccessKey),
+		Region:          in.Region,
+		NoVerify:        in.NoVerify,
+		AllowRoot:       in.AllowRoot,
+	})
+}
+
+func (s *Server) removeKey(r *request) (any, error) {
+	var in wire.RemoveKeyRequest
+	if err := decode(r.body, &in); err != nil {
+		return nil, err
+	}
+	r.caller.Via = "keys"
+	return struct{}{}, s.cfg.Broker.RemoveKey(r.ctx, r.caller, in.Name)
+}
+
+func (s *Server) stop(r *request) (any, error) {
+	r.caller.Via = "daemon"
+	s.cfg.Stop(r.caller)
+	return wire.StopResponse{PID: os.Getpid()}, nil
+}

@@ -1,0 +1,183 @@
+package door
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gatepass/broker"
+)
+
+// fakeBroker answers with what its functions say, and notes what it was
+// asked.
+type fakeBroker struct {
+	credentials func(context.Context, broker.Caller, broker.Request) (broker.Grant, error)
+	status      func() (broker.Status, error)
+
+	mu      sync.Mutex
+	callers []broker.Caller
+	asked   []any
+}
+
+func (f *fakeBroker) note(c broker.Caller, what any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.callers, f.asked = append(f.callers, c), append(f.asked, what)
+}
+
+func (f *fakeBroker) calls() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.asked)
+}
+
+func (f *fakeBroker) Credentials(ctx context.Context, c broker.Caller, r broker.Request) (broker.Grant, error) {
+	f.note(c, r)
+	if f.credentials != nil {
+		return f.credentials(ctx, c, r)
+	}
+	return grant(), nil
+}
+
+func (f *fakeBroker) WhoAmI(_ context.Context, c broker.Caller, r broker.Request) (broker.Identity, error) {
+	f.note(c, r)
+	return broker.Identity{Account: "111122223333", ARN: "arn:aws:sts::111122223333:assumed-role/Ops/alice-s1", UserID: "AROA:alice-s1"}, nil
+}
+
+func (f *fakeBroker) AddKey(_ context.Context, c broker.Caller, k broker.NewKey) (broker.KeyInfo, error) {
+	f.note(c, k)
+	return broker.KeyInfo{Name: k.Name, AccessKeyID: k.AccessKeyID}, nil
+}
+
+func (f *fakeBroker) Keys(_ context.Context, c broker.Caller) ([]broker.KeyInfo, error) {
+	f.note(c, "keys")
+	return nil, nil
+}
+
+func (f *fakeBroker) RemoveKey(_ context.Context, c broker.Caller, name string) error {
+	f.note(c, name)
+	return broker.Errorf(broker.CodeNotFound, "there is no key %q", name).WithHint("gatepass keys list")
+}
+
+func (f *fakeBroker) Status(context.Context) (broker.Status, error) {
+	f.note(broker.Caller{}, "status")
+	if f.status != nil {
+		return f.status()
+	}
+	return broker.Status{Daemon: broker.DaemonStatus{PID: 1, Version: "test"}}, nil
+}
+
+const secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+
+func grant() broker.Grant {
+	return broker.Grant{
+		Credentials: broker.Credentials{
+			AccessKeyID: "ASIAIOSFODNN7EXAMPLE", SecretAccessKey: broker.NewSecret(secret),
+			SessionToken: broker.NewSecret(strings.Repeat("t", 700)), Expires: time.Unix(2e9, 0), AccountID: "111122223333",
+		},
+		Profile: "ops", Region: "eu-central-1", SessionID: "s-7f3k2m9qxd",
+	}
+}
+
+// A harness is a server at its socket.
+type harness struct {
+	*Server
+	broker *fakeBroker
+	socket string
+	log    *safeBuffer
+	stops  chan broker.Caller
+}
+
+// safeBuffer is a log that a test reads while the server writes it.
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// serve starts a server; change, if not nil, has it before it serves.
+func serve(t testing.TB, change func(*Server)) *harness {
+	t.Helper()
+	h := &harness{broker: new(fakeBroker), log: new(safeBuffer), stops: make(chan broker.Caller, 1), socket: socketPath(t)}
+	h.Server = New(Config{
+		Broker: h.broker,
+		Stop:   func(c broker.Caller) { h.stops <- c },
+		Logger: slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	if change != nil {
+		change(h.Server)
+	}
+	ln, err := Listen(h.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- h.Serve(ln) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := h.Shutdown(ctx); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	return h
+}
+
+// socketPath is a path short enough for a socket.
+func socketPath(t testing.TB) string {
+	dir, err := os.MkdirTemp("", "door")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "gatepass", "s.sock")
+}
+
+// client is net/http's, over the socket.
+func (h *harness) client(t testing.TB) *http.Client {
+	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", h.socket)
+	}}
+	t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr}
+}
+
+// raw sends bytes as they are and returns all that comes back.
+func (h *harness) raw(t testing.TB, request string) string {
+	t.Helper()
+	c, err := net.Dial("unix", h.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	io.WriteString(c, request) // the server may close early
+	b, err := io.ReadAll(c)
+	if err != nil && len(b) == 0 {
+		t.Fatalf("no answer: %v", err)
+	}
+	return string(b)
+}
