@@ -15,6 +15,9 @@ import (
 
 const checkpointsName = "checkpoints"
 
+// sigPrefix begins a note's signature line.
+const sigPrefix = "— "
+
 // maxCheckpoint bounds one note in the checkpoints file, in bytes: three
 // lines and room for the signatures of witnesses.
 const maxCheckpoint = 16 << 10
@@ -80,6 +83,10 @@ func nextCheckpoint(b []byte) (c checkpoint, n int, err error) {
 		}
 		end := bytes.IndexByte(rest, '\n')
 		if end < 0 {
+			// The beginning of another signature line, or rubbish?
+			if n := min(len(rest), len(sigPrefix)); string(rest[:n]) != sigPrefix[:n] {
+				return c, 0, errCheckpoint
+			}
 			return c, 0, errCheckpointTorn
 		}
 		k, ok := signatureKey(string(rest[:end]))
@@ -93,7 +100,7 @@ func nextCheckpoint(b []byte) (c checkpoint, n int, err error) {
 
 // signatureKey reads who signed from a note's signature line.
 func signatureKey(line string) (keyID, bool) {
-	line, ok := strings.CutPrefix(line, "— ")
+	line, ok := strings.CutPrefix(line, sigPrefix)
 	if !ok {
 		return keyID{}, false
 	}
@@ -138,7 +145,7 @@ func lastCheckpoint(f io.ReaderAt, size int64) (last *checkpoint, end int64, who
 		return nil, 0, false, err
 	}
 	i := 0
-	for first := start > 0; first; first = bytes.HasPrefix(b[i:], []byte("— ")) {
+	for first := start > 0; first; first = bytes.HasPrefix(b[i:], []byte(sigPrefix)) {
 		// A note begins after an empty line that no signature follows.
 		n := bytes.Index(b[i:], []byte("\n\n"))
 		if n < 0 {

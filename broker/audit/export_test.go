@@ -22,3 +22,18 @@ const (
 	MaxPending = maxPending
 	MaxString  = maxString
 )
+
+// Abandon is the end of the process without Close: what is in memory is lost,
+// the lock is free.
+func Abandon(l *Log) {
+	l.mu.Lock()
+	l.closed = true
+	l.batch.lines = nil
+	l.broken = nil
+	l.timer.Stop()
+	l.mu.Unlock()
+	l.cancel()
+	<-l.syncerDone
+	<-l.signerDone
+	l.closeFiles()
+}

@@ -1,0 +1,269 @@
+package audit_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"gatepass/broker"
+	"gatepass/broker/audit"
+)
+
+// A faultFS makes chosen steps fail.
+type faultFS struct {
+	audit.OSFS
+	mu    sync.Mutex
+	fault func(op, name string) outcome
+	hits  int
+}
+
+// An outcome is how a step fails.
+type outcome int
+
+const (
+	fine      outcome = iota
+	fails             // nothing is done
+	persisted         // all is done, but it says that it failed
+	short             // a write does half of it and says so
+	quiet             // a write does half of it and says nothing
+)
+
+var errFault = &os.PathError{Op: "fault", Path: "injected", Err: syscall.ENOSPC}
+
+func (f *faultFS) set(fault func(op, name string) outcome) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fault = fault
+}
+
+func (f *faultFS) step(op, name string, do func() error) error {
+	switch f.outcome(op, name) {
+	case fails, short, quiet:
+		return errFault
+	case persisted:
+		do()
+		return errFault
+	}
+	return do()
+}
+
+func (f *faultFS) outcome(op, name string) outcome {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fault == nil {
+		return fine
+	}
+	o := f.fault(op, filepath.Base(name))
+	if o != fine {
+		f.hits++
+	}
+	return o
+}
+
+func (f *faultFS) OpenFile(name string, flag int, perm fs.FileMode) (file audit.File, err error) {
+	op := "open"
+	if flag&os.O_CREATE != 0 {
+		op = "create"
+	}
+	err = f.step(op, name, func() error {
+		file, err = f.OSFS.OpenFile(name, flag, perm)
+		return err
+	})
+	if err != nil {
+		if file != nil {
+			file.Close()
+		}
+		return nil, err
+	}
+	return &faultFile{file, f, name}, nil
+}
+
+func (f *faultFS) Rename(from, to string) error {
+	return f.step("rename", to, func() error { return f.OSFS.Rename(from, to) })
+}
+
+func (f *faultFS) Remove(name string) error {
+	return f.step("remove", name, func() error { return f.OSFS.Remove(name) })
+}
+
+func (f *faultFS) SyncDir(name string) error {
+	return f.step("syncdir", name, func() error { return f.OSFS.SyncDir(name) })
+}
+
+type faultFile struct {
+	audit.File
+	fs   *faultFS
+	name string
+}
+
+func (f *faultFile) WriteAt(p []byte, off int64) (int, error) {
+	switch f.fs.outcome("write", f.name) {
+	case fails:
+		return 0, errFault
+	case persisted:
+		f.File.WriteAt(p, off)
+		return 0, errFault
+	case short:
+		n, _ := f.File.WriteAt(p[:len(p)/2], off)
+		return n, errFault
+	case quiet:
+		return f.File.WriteAt(p[:len(p)/2], off)
+	}
+	return f.File.WriteAt(p, off)
+}
+
+func (f *faultFile) Truncate(size int64) error {
+	return f.fs.step("truncate", f.name, func() error { return f.File.Truncate(size) })
+}
+
+func (f *faultFile) Sync() error { return f.fs.step("sync", f.name, f.File.Sync) }
+
+// steps are what the writer does to the disk. "next" is the segment after the
+// one that is being written.
+var steps = []struct{ op, file string }{
+	{"write", "000001.jsonl"},
+	{"sync", "000001.jsonl"},
+	{"truncate", "000001.jsonl"},
+	{"open", "000001.jsonl"},
+	{"create", "000002.jsonl"},
+	{"write", "000002.jsonl"},
+	{"sync", "000002.jsonl"},
+	{"remove", "000002.jsonl"},
+	{"syncdir", "audit"},
+	{"write", "hashes"},
+	{"open", "hashes"},
+	{"sync", "hashes"},
+	{"create", "checkpoints"},
+	{"write", "checkpoints"},
+	{"sync", "checkpoints"},
+	{"truncate", "checkpoints"},
+}
+
+// TestFaults lets each step, and each pair of them, fail in each way while
+// entries are written, ends the process in the middle or lets the disk
+// recover, and demands: whatever Append acknowledged is in the log once, the
+// log goes on and verifies.
+func TestFaults(t *testing.T) {
+	for i, a := range steps {
+		for _, b := range steps[i:] {
+			for _, how := range []outcome{fails, persisted, short, quiet} {
+				if (how == short || how == quiet) && a.op != "write" {
+					continue
+				}
+				for _, crash := range []bool{false, true} {
+					name := fmt.Sprintf("%s %s, %s %s, %d, crash %v", a.op, a.file, b.op, b.file, how, crash)
+					fault := func(op, file string) outcome {
+						if op == a.op && file == a.file {
+							return how
+						}
+						if op == b.op && file == b.file {
+							return min(how, persisted)
+						}
+						return fine
+					}
+					if !t.Run(name, func(t *testing.T) { testFault(t, fault, crash) }) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+func testFault(t *testing.T, fault func(op, file string) outcome, crash bool) {
+	dir, key := logDir(t), newKey(t)
+	fsys := &faultFS{}
+	opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 8 << 10}
+	l, err := audit.Open(t.Context(), opts.WithFS(fsys))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What was acknowledged, and what was refused.
+	acked, refused := map[string]bool{}, map[string]bool{}
+	add := func(reason string, durable bool) error {
+		e := event(0)
+		e.Reason = reason
+		err := l.Append(t.Context(), e, durable)
+		if err == nil {
+			acked[reason] = true
+		} else {
+			refused[reason] = true
+			if broker.CodeOf(err) != broker.CodeLogUnwritable || broker.AsError(err).Hint == "" || !errors.Is(err, syscall.ENOSPC) && !strings.Contains(err.Error(), "of") && !strings.Contains(err.Error(), "short") {
+				t.Fatalf("the error is %v (%s)", err, broker.CodeOf(err))
+			}
+			if l.Status().Error == "" {
+				t.Error("status does not say why the log cannot be written")
+			}
+		}
+		return err
+	}
+	for i := range 3 {
+		if err := add(fmt.Sprintf("before-%d", i), i > 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fsys.set(fault)
+	for i := range 6 {
+		add(fmt.Sprintf("during-%d", i), i%2 == 0)
+	}
+	if crash {
+		// Nothing of the process's own survives, the disk is whole again.
+		fsys.set(nil)
+		audit.Abandon(l)
+	} else {
+		fsys.set(nil)
+		for i := range 3 {
+			if err := add(fmt.Sprintf("after-%d", i), i != 1); err != nil {
+				t.Fatalf("with the disk whole again: %v", err)
+			}
+		}
+		if s := l.Status(); s.Error != "" {
+			t.Errorf("status still says %s", s.Error)
+		}
+		shut(t, l)
+		rep, err := verify(t, dir, key)
+		if err != nil || rep.Unsigned != 0 {
+			t.Errorf("verify after Close: %+v", rep)
+		}
+	}
+	l, err = audit.Open(t.Context(), opts)
+	if err != nil {
+		t.Fatalf("open again: %v", err)
+	}
+	if err := l.Append(t.Context(), event(0), true); err != nil {
+		t.Fatal(err)
+	}
+	shut(t, l)
+	rep, err := verify(t, dir, key)
+	if err != nil || rep.Unsigned != 0 {
+		t.Fatalf("verify: %+v, %v\n%s", rep, err, segments(t, dir))
+	}
+	found := map[string]int{}
+	for line, err := range audit.Entries(context.Background(), dir, audit.Query{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := line.Entry()
+		if err != nil {
+			t.Fatal(err)
+		}
+		found[e.Reason]++
+	}
+	for reason := range acked {
+		if found[reason] != 1 {
+			t.Errorf("%s was acknowledged and is there %d times", reason, found[reason])
+		}
+	}
+	for reason := range refused {
+		if found[reason] > 1 {
+			t.Errorf("%s was refused and is there %d times", reason, found[reason])
+		}
+	}
+}
