@@ -289,7 +289,7 @@ func TestStartFailures(t *testing.T) {
 	t.Run("a link in the lock's place", func(t *testing.T) {
 		h, dir := installed(t, "")
 		os.Mkdir(filepath.Dir(h.socket()), 0o700)
-		os.Symlink(filepath.Join(h.env["HOME"], "victim"), h.socket()+".lock")
+		os.Symlink(filepath.Join(h.env["HOME"], "victim"), h.socket()+".starting")
 		if r := h.run("credential-process", "ops"); r.code != 69 || len(births(t, dir)) != 0 {
 			t.Errorf("%+v", r)
 		}

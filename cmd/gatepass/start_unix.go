@@ -47,13 +47,13 @@ func spawnDetached(program string, env []string) (news *os.File, p *os.Process, 
 }
 
 // lockName is a file beside the socket, in a directory where nobody else can
-// have put it.
+// have put it. It is not the daemon's own lock, which the daemon being started needs.
 func lockName(socket string) (string, error) {
 	dir := filepath.Dir(socket)
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", err
 	}
-	return socket + ".lock", wire.CheckDir(dir)
+	return socket + ".starting", wire.CheckDir(dir)
 }
 
 func openLock(name string) (*os.File, error) {

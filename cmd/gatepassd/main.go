@@ -1,3 +1,106 @@
+// Command gatepassd is gatepass's daemon, one per OS user: the only program
+// that touches the keychain, AWS's STS and the audit log. The gatepass client
+// starts it when it is needed.
+//
+// Whoever starts it may pass a descriptor, named by GATEPASS_READY_FD, on
+// which it writes one line and closes it: "ok" once it serves, or finds that
+// another daemon does, else a JSON broker.Error.
 package main
 
-func main() {}
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"gatepass/broker"
+	"gatepass/broker/audit"
+	"gatepass/broker/keystore"
+	"gatepass/broker/wire"
+)
+
+const usage = `usage: gatepassd [--foreground]
+
+The daemon behind gatepass. The client starts it when it is needed:
+
+    gatepass daemon start
+
+--foreground   write diagnostics to standard error; Ctrl-C stops it
+--version      print the version
+
+Diagnostics: gatepassd.log in ~/.local/state/gatepass (XDG_STATE_HOME)
+Configuration: ~/.config/gatepass/gatepass.toml (GATEPASS_CONFIG)
+`
+
+// passphraseVariable opens the file keychain; see README.md.
+const passphraseVariable = "GATEPASS_FILE_PASSPHRASE"
+
+func main() {
+	if len(os.Args) == 2 && os.Args[1] == keystore.HelperArg {
+		os.Exit(keystore.HelperMain())
+	}
+	os.Exit(daemon(os.Args[1:]))
+}
+
+func daemon(args []string) (status int) {
+	foreground := false
+	for _, arg := range args {
+		switch arg {
+		case "--foreground", "-foreground":
+			foreground = true
+		case "--version", "-version":
+			fmt.Println("gatepassd " + broker.Version())
+			return 0
+		case "--help", "-help", "-h":
+			fmt.Print(usage)
+			return 0
+		default:
+			fmt.Fprintf(os.Stderr, "gatepassd: unknown argument %q\n%s", arg, usage)
+			return broker.CodeUsage.ExitStatus()
+		}
+	}
+	// The daemon is small and mostly idle: collecting sooner costs nothing
+	// that anyone notices and keeps it small.
+	debug.SetGCPercent(50)
+
+	ready := takeReadyPipe()
+	err := harden()
+	if err == nil {
+		err = run(context.Background(), foreground, func() { ready.tell(nil) })
+	}
+	if other, ok := errors.AsType[*audit.ErrLocked](err); ok {
+		// Not the one that serves, but one does: good enough for the starter
+		// as soon as it answers.
+		if err = waitFor(other.Socket); err == nil {
+			fmt.Fprintf(os.Stderr, "gatepassd: %v\n", other)
+		}
+	}
+	ready.tell(err)
+	if err == nil {
+		return 0
+	}
+	e := broker.AsError(err)
+	fmt.Fprintf(os.Stderr, "gatepassd: %s\n", e.Message)
+	if e.Hint != "" {
+		fmt.Fprintf(os.Stderr, "gatepassd: %s\n", e.Hint)
+	}
+	return e.Code.ExitStatus()
+}
+
+// waitFor returns once the daemon at socket answers.
+func waitFor(socket string) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	for {
+		if err = (&wire.Client{Socket: socket}).Ping(ctx); err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("another gatepassd holds the audit log and does not answer: %w", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}

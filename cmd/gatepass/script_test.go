@@ -1,0 +1,350 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestScripts runs testdata/script/*.txtar against the real programs, each
+// script in a home of its own with a daemon of its own.
+//
+// Commands beside testscript's:
+//
+//	sandbox [FLAG...]      start gatepass-sandbox; sets $SANDBOX and writes gatepass.toml
+//	fault JSON             tell the sandbox to misbehave; "fault off" ends it
+//	calls ACTION N         the sandbox was asked ACTION N times
+//	exits N CMD...         CMD ends with status N
+//	key USER NAME          store the sandbox's key of USER as NAME
+//	many N CMD...          run CMD N times at once; each must succeed
+//	killdaemon [SIGNAL]    kill -9 (or SIGNAL) the daemon and wait until it is gone
+//	noleak TEXT FILE...    no file, nor the last output, holds TEXT
+func TestScripts(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the scripts are written for Unix")
+	}
+	bin := buildPrograms(t)
+	root, err := os.MkdirTemp("", "gp") // short: a socket's path must fit 108 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
+	testscript.Run(t, testscript.Params{
+		Dir:         filepath.Join("testdata", "script"),
+		WorkdirRoot: root,
+		Setup:       func(env *testscript.Env) error { return setup(env, bin) },
+		Condition:   condition,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"sandbox":    startSandbox,
+			"fault":      fault,
+			"calls":      calls,
+			"exits":      exits,
+			"key":        storeKey,
+			"many":       many,
+			"killdaemon": killDaemon,
+			"noleak":     noLeak,
+		},
+	})
+}
+
+// buildPrograms builds the three programs as install.sh does, with -race if
+// this test is.
+func buildPrograms(tb testing.TB) string {
+	tb.Helper()
+	dir := tb.TempDir()
+	args := []string{"build", "-o", dir + string(filepath.Separator)}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	cmd := exec.Command("go", append(args, "gatepass/cmd/gatepass", "gatepass/cmd/gatepassd", "gatepass/cmd/gatepass-sandbox",
+		"gatepass/cmd/gatepass/testdata/gosdk")...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		tb.Fatalf("%v: %v\n%s", cmd, err, out)
+	}
+	return dir
+}
+
+// setup gives a script a home in which nothing of the user's is in reach.
+func setup(env *testscript.Env, bin string) error {
+	home, run := filepath.Join(env.WorkDir, "home"), filepath.Join(env.WorkDir, "run")
+	config, aws := filepath.Join(home, ".config", "gatepass"), filepath.Join(home, ".aws")
+	for _, dir := range []string{home, run, config, aws} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	env.Setenv("HOME", home)
+	env.Setenv("XDG_RUNTIME_DIR", run)
+	env.Setenv("STATE", filepath.Join(home, ".local", "state", "gatepass"))
+	env.Setenv("TOML", filepath.Join(config, "gatepass.toml"))
+	env.Setenv("PATH", bin+string(filepath.ListSeparator)+env.Getenv("PATH"))
+	env.Setenv("BIN", bin)
+	env.Setenv("GATEPASS_FILE_PASSPHRASE", "correct horse")
+	// The AWS CLI may be a shim of a version manager that looks in HOME.
+	for _, v := range []string{"PYENV_ROOT", "NVM_DIR"} {
+		env.Setenv(v, os.Getenv(v))
+	}
+	if env.Getenv("PYENV_ROOT") == "" {
+		if user, err := os.UserHomeDir(); err == nil {
+			env.Setenv("PYENV_ROOT", filepath.Join(user, ".pyenv"))
+		}
+	}
+	env.Setenv("GATEPASS_JS_SDK", os.Getenv("GATEPASS_JS_SDK"))
+	if err := os.WriteFile(env.Getenv("TOML"), []byte("keychain = \"file\"\n"), 0o600); err != nil {
+		return err
+	}
+	env.Defer(func() {
+		stop := exec.Command(filepath.Join(bin, "gatepass"), "daemon", "stop")
+		stop.Env = env.Vars
+		stop.Run()
+	})
+	return nil
+}
+
+// condition is [real:NAME], true if the program NAME is here. Under
+// GATEPASS_REAL=1 it must be.
+func condition(cond string) (bool, error) {
+	name, ok := strings.CutPrefix(cond, "real:")
+	if !ok {
+		if cond == "root" {
+			return os.Getuid() == 0, nil
+		}
+		return false, fmt.Errorf("unknown condition %q", cond)
+	}
+	var err error
+	switch name {
+	case "boto3":
+		err = exec.Command("python3", "-c", "import boto3").Run()
+	case "js-sdk":
+		_, err = os.Stat(filepath.Join(os.Getenv("GATEPASS_JS_SDK"), "@aws-sdk", "client-sts"))
+		if os.Getenv("GATEPASS_JS_SDK") == "" {
+			err = fmt.Errorf("GATEPASS_JS_SDK names no node_modules")
+		}
+	default:
+		_, err = exec.LookPath(name)
+	}
+	if err != nil && os.Getenv("GATEPASS_REAL") == "1" {
+		return false, fmt.Errorf("%s is required under GATEPASS_REAL=1: %w", name, err)
+	}
+	return err == nil, nil
+}
+
+func startSandbox(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		ts.Fatalf("sandbox cannot be negated")
+	}
+	addr := ts.MkAbs("sandbox.addr")
+	var log bytes.Buffer
+	cmd := exec.Command(filepath.Join(ts.Getenv("BIN"), "gatepass-sandbox"), append([]string{"--quiet", "--addr-file", addr}, args...)...)
+	cmd.Dir = ts.MkAbs(".")
+	cmd.Stderr = &log
+	ts.Check(cmd.Start())
+	exited := make(chan struct{})
+	go func() { cmd.Wait(); close(exited) }()
+	ts.Defer(func() { cmd.Process.Kill(); <-exited })
+	url := strings.TrimSpace(waitForFile(ts, addr, exited, &log))
+	ts.Setenv("SANDBOX", url)
+	toml, err := os.OpenFile(ts.Getenv("TOML"), os.O_APPEND|os.O_WRONLY, 0)
+	ts.Check(err)
+	_, err = fmt.Fprintf(toml, "[aws]\nendpoint_url = %q\n", url)
+	ts.Check(err)
+	ts.Check(toml.Close())
+}
+
+func waitForFile(ts *testscript.TestScript, path string, exited <-chan struct{}, log fmt.Stringer) string {
+	for range time.Tick(10 * time.Millisecond) {
+		if data, err := os.ReadFile(path); err == nil && len(data) > 0 {
+			return string(data)
+		}
+		select {
+		case <-exited:
+			ts.Fatalf("it ended: %s", log)
+		default:
+		}
+	}
+	panic("unreachable")
+}
+
+func fault(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: fault JSON|off")
+	}
+	method, body := http.MethodPost, args[0]
+	if body == "off" {
+		method, body = http.MethodDelete, ""
+	}
+	req, err := http.NewRequest(method, ts.Getenv("SANDBOX")+"/sandbox/fault", strings.NewReader(body))
+	ts.Check(err)
+	resp, err := http.DefaultClient.Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		text, _ := io.ReadAll(resp.Body)
+		ts.Fatalf("%s: %s", resp.Status, text)
+	}
+}
+
+func calls(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: calls ACTION N")
+	}
+	want, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	resp, err := http.Get(ts.Getenv("SANDBOX") + "/sandbox/calls")
+	ts.Check(err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	var got struct {
+		Counts map[string]int `json:"counts"`
+	}
+	ts.Check(json.Unmarshal(text, &got))
+	if (got.Counts[args[0]] == want) == neg {
+		ts.Fatalf("%s was asked %d times, not %d\n%s", args[0], got.Counts[args[0]], want, text)
+	}
+}
+
+func storeKey(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: key USER NAME")
+	}
+	print := exec.Command(filepath.Join(ts.Getenv("BIN"), "gatepass-sandbox"), "--print-key", args[0])
+	key, err := print.Output()
+	ts.Check(err)
+	add := command(ts, "gatepass", "keys", "add", args[1], "--stdin")
+	add.Stdin = bytes.NewReader(key)
+	out, err := add.CombinedOutput()
+	fmt.Fprintf(ts.Stderr(), "%s", out)
+	if (err == nil) == neg {
+		ts.Fatalf("keys add: %v", err)
+	}
+}
+
+// exits runs CMD by testscript's exec, whose outputs later lines look at.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits N CMD...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	if e, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = e.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	fmt.Fprint(ts.Stdout(), ts.ReadFile("stdout"))
+	fmt.Fprint(ts.Stderr(), ts.ReadFile("stderr"))
+	if got != want {
+		ts.Fatalf("%v ends with %d, not %d", args[1:], got, want)
+	}
+}
+
+// command is a program of ours in the script's environment.
+func command(ts *testscript.TestScript, name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(ts.Getenv("BIN"), name), args...)
+	cmd.Dir = ts.MkAbs(".")
+	for _, v := range []string{"HOME", "XDG_RUNTIME_DIR", "PATH", "GATEPASS_FILE_PASSPHRASE", "GATEPASS_SOCKET", "GATEPASS_AUTOSTART", "DBUS_SESSION_BUS_ADDRESS"} {
+		if ts.Getenv(v) != "" {
+			cmd.Env = append(cmd.Env, v+"="+ts.Getenv(v))
+		}
+	}
+	return cmd
+}
+
+func many(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: many N CMD...")
+	}
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	type result struct {
+		out []byte
+		err error
+	}
+	results := make(chan result, n)
+	for range n {
+		go func() {
+			cmd := command(ts, args[1], args[2:]...)
+			out, err := cmd.Output()
+			if e, ok := err.(*exec.ExitError); ok {
+				err = fmt.Errorf("%w: %s", err, e.Stderr)
+			}
+			results <- result{out, err}
+		}()
+	}
+	outputs := map[string]int{}
+	for range n {
+		r := <-results
+		if r.err != nil {
+			ts.Fatalf("%v: %v", args[1:], r.err)
+		}
+		outputs[string(r.out)]++
+	}
+	fmt.Fprintf(ts.Stdout(), "%d different outputs\n", len(outputs))
+}
+
+func killDaemon(ts *testscript.TestScript, neg bool, args []string) {
+	sig := syscall.SIGKILL
+	if len(args) == 1 {
+		sig = map[string]syscall.Signal{"TERM": syscall.SIGTERM, "STOP": syscall.SIGSTOP, "CONT": syscall.SIGCONT, "HUP": syscall.SIGHUP}[args[0]]
+	}
+	out, err := command(ts, "gatepass", "status", "--json").Output()
+	ts.Check(err)
+	var status struct {
+		Daemon struct {
+			PID int `json:"pid"`
+		} `json:"daemon"`
+	}
+	ts.Check(json.Unmarshal(out, &status))
+	ts.Check(syscall.Kill(status.Daemon.PID, sig))
+	if sig == syscall.SIGSTOP || sig == syscall.SIGCONT {
+		return
+	}
+	for range time.Tick(5 * time.Millisecond) {
+		// A zombie that nobody reaps is gone as well.
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", status.Daemon.PID))
+		if err != nil || bytes.Contains(stat, []byte(") Z ")) {
+			if runtime.GOOS == "linux" || syscall.Kill(status.Daemon.PID, 0) != nil {
+				return
+			}
+		}
+	}
+}
+
+func noLeak(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: noleak TEXT FILE...")
+	}
+	for _, name := range args[1:] {
+		err := filepath.WalkDir(ts.MkAbs(name), func(path string, d os.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			if err == nil && bytes.Contains(data, []byte(args[0])) {
+				err = fmt.Errorf("%s holds it", path)
+			}
+			return err
+		})
+		ts.Check(err)
+	}
+	if out := ts.ReadFile("stdout") + ts.ReadFile("stderr"); strings.Contains(out, args[0]) {
+		ts.Fatalf("the output holds it")
+	}
+}

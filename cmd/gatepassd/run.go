@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"gatepass/broker"
+	"gatepass/broker/audit"
+	"gatepass/broker/keystore"
+	"gatepass/broker/sts"
+	"gatepass/broker/wire"
+	"gatepass/broker/wire/door"
+	"gatepass/profiles"
+)
+
+// drainTime is how long requests under way may take to end once the daemon
+// was told to stop: as long as an AWS call and the keychain may take.
+const drainTime = 30 * time.Second
+
+// run is the daemon, from its configuration to its last entry. started is
+// called once it serves. The error is an *[audit.ErrLocked] when another
+// daemon serves this user.
+func run(ctx context.Context, foreground bool, started func()) (err error) {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return broker.Errorf(broker.CodeConfig, "find the home directory: %w", err)
+	}
+	paths := broker.PathsFor(os.Getenv, home)
+	cfg, err := readConfig(paths.ConfigFile)
+	if err != nil {
+		return err
+	}
+	var diagnostics io.Writer = os.Stderr
+	if !foreground {
+		file, err := openLogFile(paths.DaemonLog)
+		if err != nil {
+			return broker.Errorf(broker.CodeConfig, "open the daemon's log: %w", err)
+		}
+		defer file.Close()
+		diagnostics = file
+	}
+	log := slog.New(slog.NewTextHandler(diagnostics, nil))
+
+	socket, err := wire.SocketPath(os.Getenv, os.Getuid())
+	if err != nil {
+		return err
+	}
+	listener, activated, err := door.Activation()
+	if err != nil {
+		return err
+	}
+	if activated {
+		socket = listener.Addr().String()
+	}
+
+	keys, err := keystore.New(keystore.Config{
+		Backend:        cfg.Keychain,
+		Env:            keystore.Env(os.Environ()),
+		FileDir:        filepath.Join(paths.StateDir, "keys"),
+		FilePassphrase: broker.NewSecret(os.Getenv(passphraseVariable)),
+		Logger:         log,
+	})
+	if err != nil {
+		return err
+	}
+	os.Unsetenv(passphraseVariable)
+	aws, err := sts.New(sts.Config{
+		EndpointURL: cfg.AWS.EndpointURL, EndpointURLSTS: cfg.AWS.EndpointURLSTS, CABundle: cfg.AWS.CABundle,
+		Proxy: cfg.AWS.Proxy, NoProxy: cfg.AWS.NoProxy,
+		Version: broker.Version(), Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	// The log's lock is what makes this daemon the only one.
+	book, err := audit.Open(ctx, audit.Options{
+		Dir: paths.AuditDir, Socket: socket, Command: audit.CommandMode(cfg.Audit.Command),
+		Signer: auditSigner(keys, paths.AuditKey, log), Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { // with a time of its own: it signs the last entries
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+		defer cancel()
+		err = errors.Join(err, book.Close(closing))
+	}()
+
+	gate := broker.New(broker.Config{
+		Keys: keys, STS: aws, Log: book, Profiles: profiles.NewReader(), Clock: newClock(), Logger: log,
+		Files:   profiles.Files{Config: filepath.Join(home, ".aws", "config"), Credentials: filepath.Join(home, ".aws", "credentials")},
+		Trusted: cfg.TrustedConfigs,
+		Daemon: broker.DaemonStatus{
+			UID: os.Getuid(), PID: os.Getpid(), Version: broker.Version(), Started: time.Now(), Socket: socket,
+		},
+	})
+	if !activated {
+		if listener, err = door.Listen(socket); err != nil {
+			return err
+		}
+	}
+	if err := gate.Start(ctx); err != nil {
+		listener.Close()
+		return err
+	}
+	return serve(ctx, gate, listener, socket, log, started)
+}
+
+// serve answers until a signal, a request to stop, or the loss of the socket,
+// then lets what is under way end.
+func serve(ctx context.Context, gate *broker.Broker, listener net.Listener, socket string, log *slog.Logger, started func()) error {
+	asked := make(chan string, 1)
+	server := door.New(door.Config{
+		Broker: gate, Logger: log,
+		Stop: func(c broker.Caller) {
+			select {
+			case asked <- fmt.Sprintf("stopped by process %d (%s)", c.PID, c.Program):
+			default: // it is stopping already
+			}
+		},
+	})
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	watch, stopWatching := context.WithCancel(ctx)
+	defer stopWatching()
+	vanished := door.Vanished(watch, listener)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	started()
+	log.Info("serving", "socket", socket, "version", broker.Version())
+
+	var reason string
+	var failed error
+	select {
+	case reason = <-asked:
+	case s := <-signals:
+		reason = s.String()
+	case <-vanished:
+		reason = "the socket vanished"
+	case <-ctx.Done():
+		reason = context.Cause(ctx).Error()
+	case failed = <-served:
+		reason = "the socket failed"
+	}
+	log.Info("stopping", "reason", reason)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	stopWatching()
+	return errors.Join(failed, server.Shutdown(drain), gate.Close(drain, reason))
+}
