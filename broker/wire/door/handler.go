@@ -136,28 +136,16 @@ func readBody(w http.ResponseWriter, r *http.Request) (body []byte, status int, 
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" {
 		return nil, http.StatusUnsupportedMediaType, broker.Errorf(broker.CodeUsage, "the body is encoded (%q)", encoding)
 	}
-	tooLarge := broker.Errorf(broker.CodeUsage, "the body has more than %d bytes", wire.MaxBody)
+	// Chunks, with or without a length beside them, are what two parsers
+	// read differently.
+	if r.ContentLength < 0 {
+		return nil, http.StatusLengthRequired, broker.Errorf(broker.CodeUsage, "the body must have a Content-Length")
+	}
 	if r.ContentLength > wire.MaxBody {
-		return nil, http.StatusRequestEntityTooLarge, tooLarge
+		return nil, http.StatusRequestEntityTooLarge, broker.Errorf(broker.CodeUsage, "the body has more than %d bytes", wire.MaxBody)
 	}
-	body = make([]byte, 0, max(r.ContentLength, 512)+1) // one more byte than expected, to see the end
-	for len(body) <= wire.MaxBody {
-		if len(body) == cap(body) {
-			longer := append(make([]byte, 0, 2*cap(body)), body...)
-			clear(body)
-			body = longer
-		}
-		var n int
-		n, err = r.Body.Read(body[len(body):cap(body)])
-		body = body[:len(body)+n]
-		if err != nil {
-			break
-		}
-	}
-	switch {
-	case len(body) > wire.MaxBody:
-		return body, http.StatusRequestEntityTooLarge, tooLarge
-	case err != io.EOF:
+	body = make([]byte, r.ContentLength)
+	if _, err := io.ReadFull(r.Body, body); err != nil {
 		return body, http.StatusBadRequest, broker.Errorf(broker.CodeUsage, "the body did not arrive: %w", err)
 	}
 	if err := checkJSON(body); err != nil {
