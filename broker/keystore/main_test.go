@@ -181,6 +181,7 @@ func newStore(t testing.TB, change func(*Config)) *Store {
 		Env:            Env(os.Environ()),
 		FileDir:        t.TempDir() + "/keys",
 		FilePassphrase: broker.NewSecret("correct horse"),
+		Deadline:       time.Minute, // no test but those of the deadline is to hang on a slow machine
 	}
 	if change != nil {
 		change(&cfg)
@@ -219,7 +220,7 @@ func wantCode(t testing.TB, err error, code broker.Code) *broker.Error {
 // empty and is left so.
 func useStore(t *testing.T, s *Store) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	check := func(err error) {
 		t.Helper()

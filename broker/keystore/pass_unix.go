@@ -82,18 +82,29 @@ func (v *passVault) get(item string) (data []byte, err error) {
 		return nil, denied("pass", err.Error())
 	}
 	text := hear(func() { data, err = v.ringVault.get(item) })
-	if broker.CodeOf(err) == broker.CodeData {
-		return nil, err
-	}
-	return data, explain(err, text)
+	return data, v.explain(err, text)
 }
 
-// put writes another item and moves it: gpg writes into the file itself, so
-// an end in between would lose both old and new.
+// put writes another item, reads it back and moves it: gpg writes into the
+// file itself, so an end in between would lose both old and new; and what can
+// be encrypted cannot always be decrypted.
 func (v *passVault) put(item string, data []byte) (err error) {
 	text := hear(func() {
 		next := "gatepass.next." + item
 		if err = v.ringVault.put(next, data); err != nil {
+			return
+		}
+		defer func() {
+			if err != nil {
+				v.ringVault.remove(next)
+			}
+		}()
+		kept, e := v.ringVault.get(next)
+		if err = e; err != nil {
+			return
+		}
+		if !broker.NewSecret(kept).Equal(broker.NewSecret(data)) {
+			err = broker.Errorf(broker.CodeData, "the keychain (pass) does not give back what it took")
 			return
 		}
 		cmd := exec.Command("pass", "mv", "-f", v.prefix+"/"+next, v.prefix+"/"+item)
@@ -101,12 +112,12 @@ func (v *passVault) put(item string, data []byte) (err error) {
 		cmd.Stderr = os.Stderr
 		err = cmd.Run()
 	})
-	return explain(err, text)
+	return v.explain(err, text)
 }
 
 func (v *passVault) remove(item string) (err error) {
 	text := hear(func() { err = v.ringVault.remove(item) })
-	return explain(err, text)
+	return v.explain(err, text)
 }
 
 // hear runs f and returns what the programs that it ran said on stderr:
@@ -136,9 +147,9 @@ func hear(f func()) string {
 }
 
 // explain gives a failure of pass its code by what gpg said.
-func explain(err error, text string) error {
-	if err == nil {
-		return nil
+func (v *passVault) explain(err error, text string) error {
+	if err == nil || broker.CodeOf(err) == broker.CodeData {
+		return err
 	}
 	has := func(words ...string) bool {
 		for _, w := range words {
@@ -153,7 +164,8 @@ func explain(err error, text string) error {
 		return denied("pass", "gpg's dialog was cancelled")
 	case has("Bad passphrase"):
 		return denied("pass", "the passphrase of gpg's key was wrong")
-	case has("Inappropriate ioctl", "No pinentry", "Timeout", "No passphrase", "cannot open '/dev/tty'"):
+	case has("Inappropriate ioctl", "No pinentry", "Timeout", "No passphrase", "cannot open '/dev/tty'"),
+		has("No secret key") && v.hasSecretKey(): // gpg's word for a pinentry that cannot ask
 		return locked("pass", "gpg's key needs its passphrase, and there is no way to ask for it")
 	case has("No secret key"):
 		return denied("pass", "gpg does not have the secret key of the store")
@@ -164,6 +176,27 @@ func explain(err error, text string) error {
 		return denied("pass", line)
 	}
 	return mapError("pass", err)
+}
+
+// hasSecretKey reports whether gpg has a secret key that the store is
+// encrypted to, be it locked or not.
+func (v *passVault) hasSecretKey() bool {
+	ids, err := os.ReadFile(filepath.Join(v.root, ".gpg-id"))
+	if err != nil {
+		return false
+	}
+	for id := range strings.Lines(string(ids)) {
+		id, _, _ = strings.Cut(id, "#")
+		id = strings.TrimSpace(id)
+		if id == "" {
+			continue
+		}
+		out, err := exec.Command("gpg", "--batch", "--with-colons", "--list-secret-keys", "--", id).Output()
+		if err == nil && strings.Contains(string(out), "sec:") {
+			return true
+		}
+	}
+	return false
 }
 
 func lastLine(text string) string {
