@@ -382,18 +382,14 @@ func (r *recovery) cutTail(i int, off int64, what string) error {
 		return err
 	}
 	rest = rest[off:]
-	where := fmt.Sprintf("after entry %d in %s", r.next-1, segmentName(r.segs[i]))
-	if r.next == 0 {
-		where = "at the beginning of " + segmentName(r.segs[i])
-	}
 	if bytes.IndexByte(rest, '\n') < 0 {
-		r.mend("cut %d bytes of an unfinished line %s", len(rest), where)
+		r.mend("cut %d bytes of an unfinished line in %s, where entry %d should be", len(rest), segmentName(r.segs[i]), r.next)
 	} else {
 		aside := fmt.Sprintf("%06d.cut-%d", r.segs[i], r.next)
 		if err := writeFile(r.fs, r.dir, filepath.Join(r.dir, aside), rest); err != nil {
 			return err
 		}
-		r.mend("moved %d bytes %s to the file %s: the line there %s", len(rest), where, aside, what)
+		r.mend("moved %d bytes from %s, where entry %d should be, to the file %s: the line %s", len(rest), segmentName(r.segs[i]), r.next, aside, what)
 	}
 	return r.cutFile(segmentName(r.segs[i]), off)
 }
