@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -20,24 +21,22 @@ func serve(ctx context.Context, o options, config ststest.Config, sandbox *stste
 		return err
 	}
 	defer l.Close()
-	scheme := "http"
+	url := "http://" + l.Addr().String()
+	serving := l
 	if o.tlsCert != "" {
-		scheme = "https"
-	}
-	url := scheme + "://" + l.Addr().String()
-
-	// HTTP/1 alone: a fault that drops the connection must drop all of it.
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	srv := &http.Server{Handler: sandbox, Protocols: &protocols, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
-	done := make(chan error, 1)
-	go func() {
-		if o.tlsCert != "" {
-			done <- srv.ServeTLS(l, o.tlsCert, o.tlsKey)
-		} else {
-			done <- srv.Serve(l)
+		cert, err := tls.LoadX509KeyPair(o.tlsCert, o.tlsKey)
+		if err != nil {
+			return fmt.Errorf("load the certificate: %w", err)
 		}
-	}()
+		url = "https://" + l.Addr().String()
+		serving = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}})
+	}
+
+	// A fault that drops a connection breaks that call alone: the listener
+	// offers HTTP/1 and no HTTP/2, which shares connections.
+	srv := &http.Server{Handler: sandbox, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(serving) }()
 	defer srv.Close()
 
 	if o.addrFile != "" {

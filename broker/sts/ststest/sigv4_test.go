@@ -161,9 +161,17 @@ func TestDoor(t *testing.T) {
 			*s = c.signer(session)
 			s.before = func(r *http.Request) { r.Header.Add("X-Amz-Security-Token", session.SessionToken) }
 		}), 403, "InvalidClientTokenId", "is invalid."},
+		{"two tokens beside a long-term key", with(func(s *signer) {
+			s.before = func(r *http.Request) { r.Header["X-Amz-Security-Token"] = []string{"x", "y"} }
+			s.signed = "content-type;host;x-amz-date;x-amz-security-token"
+		}), 403, "InvalidClientTokenId", "is invalid."},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.s.call(t, identity).refused(t, tt.status, tt.code, tt.message)
+			calls := c.Calls()
+			if id := calls[len(calls)-1].AccessKeyID; strings.Contains(id, `"`) {
+				t.Errorf("recorded access key id %q", id)
+			}
 		})
 	}
 
@@ -225,24 +233,29 @@ func TestSessionExpires(t *testing.T) {
 // TestSessionTokenCannotBeChanged flips every character of a token.
 func TestSessionTokenCannotBeChanged(t *testing.T) {
 	s := newSealer(Example())
-	creds := s.seal(session{Principal: AliceARN, Issued: 1, Expires: 2})
-	if _, ok := s.open(creds.AccessKeyID, creds.SessionToken); !ok {
-		t.Fatal("the token itself does not open")
-	}
-	for i := range creds.SessionToken {
-		for _, c := range []byte("Aa9/=\n") {
-			b := []byte(creds.SessionToken)
-			if b[i] == c {
-				continue
+	var creds credentials
+	for _, name := range []string{"", "a", "ab"} { // so that base64 is padded in each way
+		creds = s.seal(session{Principal: AliceARN, Name: name, Issued: 1, Expires: 2})
+		token := creds.SessionToken
+		if _, ok := s.open(creds.AccessKeyID, token); !ok {
+			t.Fatal("the token itself does not open")
+		}
+		for i := range token {
+			for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-_ \n") {
+				if token[i] == c {
+					continue
+				}
+				if _, ok := s.open(creds.AccessKeyID, token[:i]+string(c)+token[i+1:]); ok {
+					t.Errorf("opens with %q at %d", c, i)
+				}
 			}
-			b[i] = c
-			if _, ok := s.open(creds.AccessKeyID, string(b)); ok {
-				t.Errorf("opens with %q at %d", c, i)
+			if _, ok := s.open(creds.AccessKeyID, token[:i]); ok {
+				t.Errorf("opens when cut at %d", i)
 			}
 		}
-	}
-	if _, ok := s.open(creds.AccessKeyID, creds.SessionToken+"\n"); ok {
-		t.Error("opens with a newline after it")
+		if _, ok := s.open(creds.AccessKeyID, token+"\n"); ok {
+			t.Error("opens with a newline after it")
+		}
 	}
 	changed := Example()
 	changed.Accounts[0].Users[0].Keys[0].Secret += "x"

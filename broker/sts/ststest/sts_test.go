@@ -3,6 +3,7 @@ package ststest
 import (
 	"fmt"
 	"maps"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -121,6 +122,9 @@ func TestTrust(t *testing.T) {
 		{name: "external id not needed", trust: []Statement{{Principals: []string{"*"}}}, more: []string{"ExternalId", "x/1"}},
 		{name: "conditions of two statements do not add up", more: []string{"ExternalId", "x/1"}, action: actAssumeRole, why: "MFA is required; the external id is wrong",
 			trust: []Statement{{Principals: []string{"*"}, MFA: true, ExternalID: "x/1"}, {Principals: []string{"*"}, ExternalID: "x/2"}}},
+
+		{name: "MFA", trust: []Statement{{Principals: []string{"*"}, MFA: true}}, action: actAssumeRole, why: "MFA is required"},
+		{name: "MFA of an age", trust: []Statement{{Principals: []string{"*"}, MFAAge: 60}}, action: actAssumeRole, why: "MFA is required"},
 
 		{name: "tags", trust: []Statement{{Principals: []string{"*"}, Actions: []string{actAssumeRole, actTagSession}}}, more: tags},
 		{name: "tags by another statement", trust: []Statement{{Principals: []string{"*"}}, {Principals: []string{AliceARN}, Actions: []string{actTagSession}}}, more: tags},
@@ -520,7 +524,17 @@ func TestWhatIsNoCall(t *testing.T) {
 		many[fmt.Sprint(i)] = ""
 	}
 	s.call(t, many).refused(t, 400, "MalformedQueryString", "too many")
-	if n := len(c.Calls()); n != c.Count("") || n != 6 {
-		t.Errorf("%d calls recorded, %d of no action, want 6", n, c.Count(""))
+	s.call(t, params{"Action": "GetCallerIdentity", "X": "\xff"}).refused(t, 400, "MalformedQueryString", "syntax error")
+	s.call(t, params{"Action": "GetCallerIdentity", "\xff": "x"}).refused(t, 400, "MalformedQueryString", "syntax error")
+	with := func(f func(*http.Request)) signer { s := c.as("alice"); s.before = f; return s }
+	for _, body := range []string{identity.encode() + "&Action=GetCallerIdentity", identity.encode() + "&X=%zz"} {
+		with(func(r *http.Request) { setBody(r, body) }).call(t, identity).refused(t, 400, "MalformedQueryString", "")
+	}
+	with(func(r *http.Request) { r.URL.RawQuery = "Version=2011-06-15" }).call(t, identity).refused(t, 400, "MalformedQueryString", "repeated")
+	with(func(r *http.Request) { r.URL.Path = "/sts" }).call(t, identity).refused(t, 404, "UnknownOperationException", "")
+	with(func(r *http.Request) { r.Method = "PUT" }).call(t, identity).refused(t, 405, "UnsupportedHttpVerb", "")
+	with(func(r *http.Request) { r.Header.Set("Content-Type", "application/json") }).call(t, identity).refused(t, 400, "MissingAction", "")
+	if n := len(c.Calls()); n != c.Count("") || n != 14 {
+		t.Errorf("%d calls recorded, %d of no action, want 14", n, c.Count(""))
 	}
 }
