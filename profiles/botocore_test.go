@@ -194,7 +194,7 @@ func TestAgainstBotocore(t *testing.T) {
 
 // Files made of the pieces on which readers differ.
 func TestAgainstBotocoreAtRandom(t *testing.T) {
-	const n = 4000
+	const n = 2000
 	dir := t.TempDir()
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for i := range n {
