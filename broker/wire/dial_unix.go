@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -54,14 +55,12 @@ func dial(ctx context.Context, deadline time.Time, path string) (*socket, error)
 // connect waits, in the order of arrival, for a place in the daemon's queue.
 func (s *socket) connect(ctx context.Context, path string) error {
 	for {
-		slice := s.deadline
+		var most time.Duration = math.MaxInt64
 		if ctx.Done() != nil {
 			// A blocked connect cannot be interrupted, so it is begun anew.
-			if soon := time.Now().Add(200 * time.Millisecond); soon.Before(slice) {
-				slice = soon
-			}
+			most = 200 * time.Millisecond
 		}
-		if err := s.limit(syscall.SO_SNDTIMEO, slice); err != nil {
+		if err := s.limit(syscall.SO_SNDTIMEO, most); err != nil {
 			return err
 		}
 		err := syscall.Connect(s.fd, &syscall.SockaddrUnix{Name: path})
@@ -82,14 +81,14 @@ func (s *socket) connect(ctx context.Context, path string) error {
 	}
 }
 
-// limit sets a time-out so that it ends at t.
-func (s *socket) limit(option int, t time.Time) error {
-	left := time.Until(t)
+// limit sets a time-out to what is left until the deadline, or to most.
+func (s *socket) limit(option int, most time.Duration) error {
+	left := time.Until(s.deadline)
 	if left <= 0 {
 		return os.ErrDeadlineExceeded
 	}
 	// Zero would mean none.
-	tv := syscall.NsecToTimeval(max(left, time.Millisecond).Nanoseconds())
+	tv := syscall.NsecToTimeval(max(min(left, most), time.Millisecond).Nanoseconds())
 	if err := syscall.SetsockoptTimeval(s.fd, syscall.SOL_SOCKET, option, &tv); err != nil {
 		return fmt.Errorf("set a time-out: %w", err)
 	}
@@ -98,7 +97,7 @@ func (s *socket) limit(option int, t time.Time) error {
 
 func (s *socket) Read(p []byte) (int, error) {
 	for {
-		if err := s.limit(syscall.SO_RCVTIMEO, s.deadline); err != nil {
+		if err := s.limit(syscall.SO_RCVTIMEO, math.MaxInt64); err != nil {
 			return 0, err
 		}
 		switch n, err := syscall.Read(s.fd, p); {
@@ -120,7 +119,7 @@ func (s *socket) Write(p []byte) (int, error) {
 		if done == len(p) {
 			return done, nil
 		}
-		if err := s.limit(syscall.SO_SNDTIMEO, s.deadline); err != nil {
+		if err := s.limit(syscall.SO_SNDTIMEO, math.MaxInt64); err != nil {
 			return done, err
 		}
 		switch n, err := syscall.Write(s.fd, p[done:]); {

@@ -31,7 +31,7 @@ var ErrDaemonRunning error = broker.Errorf(broker.CodeDaemonUnreachable, "a daem
 const (
 	maxConns     = 512              // at once; further ones wait in the socket's queue
 	maxHeader    = 16 << 10         // bytes
-	readTimeout  = 5 * time.Second  // from the connection, or the first byte of a later request, to the last byte
+	readTimeout  = 10 * time.Second // from the connection, or the first byte of a later request, to the last byte
 	idleTimeout  = 30 * time.Second // between requests
 	writeTimeout = 2 * time.Minute  // from a request's header to the end of its answer
 )
