@@ -77,14 +77,7 @@ func logged(t *testing.T) (h *home, entries []string) {
 	return h, entries
 }
 
-func useUTC(t *testing.T) {
-	local := time.Local
-	time.Local = time.UTC
-	t.Cleanup(func() { time.Local = local })
-}
-
 func TestAuditList(t *testing.T) {
-	useUTC(t)
 	h, entries := logged(t)
 	r := h.run("audit", "list")
 	want := `TIME                 EVENT               PROFILE         PROGRAM         WHAT
@@ -134,7 +127,6 @@ func TestAuditList(t *testing.T) {
 // On a terminal the rows fit, days have headings, and nothing is lost of what
 // went wrong.
 func TestAuditTableFitsATerminal(t *testing.T) {
-	useUTC(t)
 	_, entries := logged(t)
 	tab := &table{width: 80}
 	var got string
@@ -230,7 +222,6 @@ func TestAuditFollow(t *testing.T) {
 }
 
 func TestAuditVerify(t *testing.T) {
-	useUTC(t)
 	h, entries := logged(t)
 	want := result{stdout: "the audit log is whole: 6 entries in 1 file, from 2026-11-03 10:00 to 2026-11-03 10:00, all signed by test/log\n"}
 	if r := h.run("audit", "verify"); r != want {
@@ -279,7 +270,6 @@ func TestAuditVerify(t *testing.T) {
 }
 
 func TestVerifiedSentence(t *testing.T) {
-	useUTC(t)
 	at := time.Date(2026, 11, 3, 10, 0, 0, 0, time.UTC)
 	got := verified(audit.Report{Entries: 12, Segments: 2, Signed: 10, Unsigned: 2, First: at, Last: at}, "k")
 	want := "the audit log is whole: 12 entries in 2 files, from 2026-11-03 10:00 to 2026-11-03 10:00, the first 10 signed by k, 2 not signed yet\n"
@@ -335,4 +325,14 @@ func TestWrap(t *testing.T) {
 			t.Errorf("%q: %q, want %q", c.in, got, c.want)
 		}
 	}
+}
+
+// holdLog holds the home's audit log as the daemon at socket.
+func (h *home) holdLog(socket string) {
+	h.t.Helper()
+	l, err := audit.Open(context.Background(), audit.Options{Dir: filepath.Join(h.env["XDG_STATE_HOME"], "gatepass", "audit"), Socket: socket})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { l.Close(context.Background()) })
 }

@@ -18,8 +18,9 @@ const (
 )
 
 // serveKeys serves the keys routes and returns what was added and removed.
-func (h *home) serveKeys(stored ...broker.KeyInfo) (added *[]wire.AddKeyRequest, removed *[]string) {
-	added, removed = new([]wire.AddKeyRequest), new([]string)
+func (h *home) serveKeys(stored ...broker.KeyInfo) (added func() []wire.AddKeyRequest, removed func() []string) {
+	var adds []wire.AddKeyRequest
+	var removals []string
 	h.serve(map[string]func([]byte) (int, map[string]string, string){
 		"GET " + wire.PathKeys: func([]byte) (int, map[string]string, string) {
 			return 200, nil, jsonOf(h.t, wire.KeysResponse{Keys: stored})
@@ -29,7 +30,7 @@ func (h *home) serveKeys(stored ...broker.KeyInfo) (added *[]wire.AddKeyRequest,
 			if err := json.Unmarshal(body, &r); err != nil {
 				h.t.Error(err)
 			}
-			*added = append(*added, r)
+			adds = append(adds, r)
 			return 200, nil, jsonOf(h.t, broker.KeyInfo{Name: r.Name, AccessKeyID: r.AccessKeyID, UserARN: "arn:aws:iam::111122223333:user/alice"})
 		},
 		"POST " + wire.PathKeysRemove: func(body []byte) (int, map[string]string, string) {
@@ -37,10 +38,12 @@ func (h *home) serveKeys(stored ...broker.KeyInfo) (added *[]wire.AddKeyRequest,
 			if err := json.Unmarshal(body, &r); err != nil {
 				h.t.Error(err)
 			}
-			*removed = append(*removed, r.Name)
+			removals = append(removals, r.Name)
 			return 200, nil, "{}"
 		},
 	})
+	added = func() []wire.AddKeyRequest { h.mu.Lock(); defer h.mu.Unlock(); return adds }
+	removed = func() []string { h.mu.Lock(); defer h.mu.Unlock(); return removals }
 	return added, removed
 }
 
@@ -74,8 +77,8 @@ func TestKeysAdd(t *testing.T) {
 			}
 			r := h.run(append([]string{"keys", "add", "work"}, c.flags...)...)
 			c.want.Name, c.want.AccessKeyID, c.want.SecretAccessKey = "work", testID, testSecret
-			if r != (result{}) || len(*added) != 1 || (*added)[0] != c.want {
-				t.Errorf("%+v, sent %+v", r, *added)
+			if r != (result{}) || len(added()) != 1 || added()[0] != c.want {
+				t.Errorf("%+v, sent %+v", r, added())
 			}
 			if name == "prompt" && (len(h.asked) != 2 || h.asked[0] != "Access key ID: true" || h.asked[1] != "Secret access key (not shown): false") {
 				t.Errorf("asked %q", h.asked)
@@ -139,8 +142,8 @@ func TestKeysAddRefuses(t *testing.T) {
 				h.env[k] = v
 			}
 			r := h.run(append([]string{"keys", "add"}, c.args...)...)
-			if r.code != c.code || r.stdout != "" || !strings.Contains(r.stderr, c.says) || len(*added) != 0 {
-				t.Errorf("%+v, sent %d", r, len(*added))
+			if r.code != c.code || r.stdout != "" || !strings.Contains(r.stderr, c.says) || len(added()) != 0 {
+				t.Errorf("%+v, sent %d", r, len(added()))
 			}
 			if strings.Contains(r.stderr, testSecret) || strings.Contains(r.stderr, "K7MDENG") {
 				t.Errorf("the secret is in the error: %s", r.stderr)
@@ -193,7 +196,6 @@ func FuzzKeyFromCSV(f *testing.F) {
 }
 
 func TestKeysList(t *testing.T) {
-	useUTC(t)
 	h := newHome(t)
 	h.serveKeys(
 		broker.KeyInfo{Name: "home", AccessKeyID: "AKIAHOME", Added: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)},
@@ -222,37 +224,37 @@ work  AKIAIOSFODNN7EXAMPLE  2026-11-03  arn:aws:iam::111122223333:user/al\x1bice
 }
 
 func TestKeysRemove(t *testing.T) {
-	home := func() (*home, *[]string) {
+	home := func() (*home, func() []string) {
 		h := newHome(t)
 		_, removed := h.serveKeys(broker.KeyInfo{Name: "work", AccessKeyID: testID})
 		return h, removed
 	}
 	h, removed := home()
-	if r := h.run("keys", "remove", "work", "--yes"); r != (result{}) || len(*removed) != 1 || (*removed)[0] != "work" {
-		t.Errorf("--yes: %+v, %q", r, *removed)
+	if r := h.run("keys", "remove", "work", "--yes"); r != (result{}) || len(removed()) != 1 || removed()[0] != "work" {
+		t.Errorf("--yes: %+v, %q", r, removed())
 	}
 	h, removed = home()
 	h.answers = []string{"y"}
-	if r := h.run("keys", "remove", "work"); r != (result{}) || len(*removed) != 1 ||
+	if r := h.run("keys", "remove", "work"); r != (result{}) || len(removed()) != 1 ||
 		h.asked[0] != "remove the key work ("+testID+") from the keychain? [y/N] true" {
-		t.Errorf("y: %+v, %q, %q", r, *removed, h.asked)
+		t.Errorf("y: %+v, %q, %q", r, removed(), h.asked)
 	}
 	for _, answer := range []string{"", "n", "no", "yy"} {
 		h, removed = home()
 		h.answers = []string{answer}
-		if r := h.run("keys", "remove", "work"); r.code != 77 || len(*removed) != 0 {
-			t.Errorf("%q: %+v, %q", answer, r, *removed)
+		if r := h.run("keys", "remove", "work"); r.code != 77 || len(removed()) != 0 {
+			t.Errorf("%q: %+v, %q", answer, r, removed())
 		}
 	}
 	h, removed = home()
 	r := h.run("keys", "remove", "work")
 	want := result{"", "gatepass: removing a key asks first: there is no terminal to ask on\ngatepass: to remove it without being asked: gatepass keys remove work --yes\n", 75}
-	if r != want || len(*removed) != 0 {
+	if r != want || len(removed()) != 0 {
 		t.Errorf("nobody to ask: got %+v, want %+v", r, want)
 	}
 	h, removed = home()
 	h.answers = []string{"y"}
-	if r := h.run("keys", "remove", "wrok"); r.code != 78 || !strings.Contains(r.stderr, `did you mean "work"?`) || len(*removed) != 0 || len(h.asked) != 0 {
+	if r := h.run("keys", "remove", "wrok"); r.code != 78 || !strings.Contains(r.stderr, `did you mean "work"?`) || len(removed()) != 0 || len(h.asked) != 0 {
 		t.Errorf("unknown: %+v", r)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -32,6 +33,7 @@ func TestMain(m *testing.M) {
 		fakeDaemonMain()
 		return
 	}
+	time.Local = time.UTC // what is shown as local time is compared
 	os.Exit(m.Run())
 }
 
@@ -74,6 +76,8 @@ type home struct {
 	asked    []string // the prompts
 	lease    int
 	programs []string
+
+	mu sync.Mutex // held while a served route answers
 }
 
 func newHome(t testing.TB) *home {
@@ -166,7 +170,11 @@ func (h *home) serve(answers map[string]func(body []byte) (status int, header ma
 			w.Write([]byte(`{"code":"internal","message":"no such route in this test: ` + r.Method + " " + r.URL.Path + `"}`))
 			return
 		}
-		status, header, text := answer(body.Bytes())
+		status, header, text := func() (int, map[string]string, string) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			return answer(body.Bytes())
+		}()
 		for k, v := range header {
 			w.Header().Set(k, v)
 		}
@@ -182,7 +190,6 @@ const document = `{"Version":1,"AccessKeyId":"ASIAEXAMPLE","SecretAccessKey":"wJ
 
 // serveDocument serves a session for any profile and returns the requests.
 func (h *home) serveDocument(region string) func() []wire.CredentialsRequest {
-	var mu sync.Mutex
 	var got []wire.CredentialsRequest
 	h.serve(map[string]func([]byte) (int, map[string]string, string){
 		"POST " + wire.PathCredentials: func(body []byte) (int, map[string]string, string) {
@@ -190,8 +197,6 @@ func (h *home) serveDocument(region string) func() []wire.CredentialsRequest {
 			if err := json.Unmarshal(body, &r); err != nil {
 				h.t.Errorf("request %q: %v", body, err)
 			}
-			mu.Lock()
-			defer mu.Unlock()
 			got = append(got, r)
 			header := map[string]string{}
 			if region != "" {
@@ -201,8 +206,8 @@ func (h *home) serveDocument(region string) func() []wire.CredentialsRequest {
 		},
 	})
 	return func() []wire.CredentialsRequest {
-		mu.Lock()
-		defer mu.Unlock()
+		h.mu.Lock()
+		defer h.mu.Unlock()
 		return got
 	}
 }

@@ -110,8 +110,8 @@ func statusPage(st broker.Status, now time.Time, p palette) []byte {
 			if _, name, ok := strings.Cut(s.RoleARN, ":role/"); ok {
 				role = name
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", clip(printable(s.Profile), 20), span(s.Expires.Sub(now)),
-				printable(s.Account), clip(printable(role), 20), clip(printable(s.Key), 14), s.Served)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", clip(printable(s.Profile), 17), span(s.Expires.Sub(now)),
+				printable(s.Account), clip(printable(role), 17), clip(printable(s.Key), 11), s.Served)
 		}
 		w.Flush()
 	}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"gatepass/broker"
+	"gatepass/broker/wire"
+)
+
+var at = time.Date(2026, 11, 3, 10, 0, 0, 0, time.UTC)
+
+func exampleStatus() broker.Status {
+	return broker.Status{
+		Daemon:   broker.DaemonStatus{PID: 4242, Version: broker.Version(), Started: at.Add(-133 * time.Minute), Socket: "/run/user/1000/gatepass/gatepass.sock"},
+		Keychain: broker.KeychainStatus{Backend: "secret-service", State: "ok"},
+		Log:      broker.LogStatus{Entries: 1204, Signed: 1200},
+		Sessions: []broker.SessionStatus{
+			{Profile: "prod", Account: "999988887777", RoleARN: "arn:aws:iam::999988887777:role/team/AdministratorAccess", Key: "work", Expires: at.Add(42 * time.Minute), Served: 3},
+			{Profile: "dev", Account: "111122223333", Key: "work", Expires: at.Add(11*time.Hour + 30*time.Minute), Served: 17},
+		},
+		LastRefusal: &broker.Refusal{Time: at.Add(-5 * time.Minute), Profile: "nope", Program: "aws", Code: broker.CodeNotFound,
+			Message: `profile "nope" is not in ~/.aws/config`, Hint: `did you mean "node"?`},
+	}
+}
+
+func TestStatusPage(t *testing.T) {
+	want := `daemon    running for 2h13m, pid 4242, version ` + broker.Version() + `
+socket    /run/user/1000/gatepass/gatepass.sock
+keychain  secret-service, ok
+log       1204 entries, 4 not signed yet
+
+PROFILE  LEFT    ACCOUNT       ROLE               KEY   SERVED
+dev      11h30m  111122223333  (no role)          work  17
+prod     42m     999988887777  team/Administrat…  work  3
+
+last refusal, 5m ago to aws for nope: not_found
+  profile "nope" is not in ~/.aws/config
+  did you mean "node"?
+`
+	if got := string(statusPage(exampleStatus(), at, false)); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	bad := broker.Status{
+		Daemon:   broker.DaemonStatus{PID: 1, Version: "v1", Started: at.Add(-5 * time.Second), Socket: "/s"},
+		Keychain: broker.KeychainStatus{Backend: "file", State: "keychain_locked", Message: "the keychain is locked", Hint: "line one\nline two"},
+		Log:      broker.LogStatus{Entries: 1, Signed: 1, Error: "no space left on device\x1b[2J"},
+	}
+	want = `daemon    running for 5s, pid 1, version v1
+socket    /s
+keychain  file, keychain_locked
+          the keychain is locked
+          line one
+          line two
+log       1 entry
+          nothing is handed out: no space left on device\x1b[2J
+sessions  none
+`
+	if got := string(statusPage(bad, at, false)); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestStatusPageFits80Columns(t *testing.T) {
+	st := exampleStatus()
+	for i := range st.Sessions {
+		st.Sessions[i].Profile = strings.Repeat("long-profile-", 5)
+		st.Sessions[i].Key = strings.Repeat("long-key-", 5)
+		st.Sessions[i].Account = "999988887777"
+		st.Sessions[i].Served = 123456
+	}
+	for line := range strings.Lines(string(statusPage(st, at, false))) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+}
+
+func (h *home) serveStatus(st broker.Status) {
+	h.serve(map[string]func([]byte) (int, map[string]string, string){
+		"GET " + wire.PathStatus: func([]byte) (int, map[string]string, string) { return 200, nil, jsonOf(h.t, st) },
+	})
+}
+
+func TestStatus(t *testing.T) {
+	h := newHome(t)
+	h.serveStatus(exampleStatus())
+	r := h.run("status", "--json")
+	var got broker.Status
+	if err := json.Unmarshal([]byte(r.stdout), &got); err != nil || jsonOf(t, got) != jsonOf(t, exampleStatus()) || r.stderr != "" {
+		t.Errorf("--json: %+v, %v", r, err)
+	}
+	if r := h.run("daemon", "status"); r.code != 0 || !strings.Contains(r.stdout, "pid      4242\n") || r.stderr != "" {
+		t.Errorf("daemon status: %+v", r)
+	}
+	if r := h.run("daemon", "status", "--json"); r.code != 0 || !strings.Contains(r.stdout, `"pid": 4242`) {
+		t.Errorf("daemon status --json: %+v", r)
+	}
+
+	h = newHome(t)
+	st := exampleStatus()
+	st.Daemon.Version = "v0.0.1"
+	h.serveStatus(st)
+	for _, args := range [][]string{{"status"}, {"daemon", "status"}} {
+		if r := h.run(args...); r.code != 0 || !strings.HasPrefix(r.stderr, "gatepass: the daemon is version v0.0.1, this program is ") {
+			t.Errorf("%q of another version: %+v", args, r)
+		}
+	}
+}
+
+func TestWhoAmI(t *testing.T) {
+	h := newHome(t)
+	h.env["AWS_PROFILE"] = "from-env"
+	var asked []string
+	h.serve(map[string]func([]byte) (int, map[string]string, string){
+		"POST " + wire.PathWhoAmI: func(body []byte) (int, map[string]string, string) {
+			var r wire.CredentialsRequest
+			if err := json.Unmarshal(body, &r); err != nil {
+				t.Error(err)
+			}
+			asked = append(asked, r.Profile+" "+r.Via)
+			return 200, nil, jsonOf(t, broker.Identity{Account: "111122223333", ARN: "arn:aws:sts::111122223333:assumed-role/Ops/alice", UserID: "AROA:alice"})
+		},
+	})
+	want := "account  111122223333\narn      arn:aws:sts::111122223333:assumed-role/Ops/alice\n"
+	for _, args := range [][]string{{"whoami", "ops"}, {"whoami"}} {
+		if r := h.run(args...); r != (result{stdout: want}) {
+			t.Errorf("%q: %+v", args, r)
+		}
+	}
+	if r := h.run("whoami", "ops", "--json"); !strings.Contains(r.stdout, `"user_id": "AROA:alice"`) {
+		t.Errorf("--json: %+v", r)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if strings.Join(asked, ",") != "ops whoami,from-env whoami,ops whoami" {
+		t.Errorf("asked %q", asked)
+	}
+}
+
+// A daemon that was started under another XDG_RUNTIME_DIR is found by the
+// audit log's lock.
+func TestDaemonFoundByTheAuditLog(t *testing.T) {
+	h := newHome(t)
+	h.serveDocument("")
+	h.holdLog(h.socket())
+	h.env["GATEPASS_AUTOSTART"] = "0"
+	h.env["GATEPASS_SOCKET"] = filepath.Join(h.env["HOME"], "elsewhere", "gatepass.sock")
+	if r := h.run("credential-process", "ops"); r != (result{stdout: document}) {
+		t.Errorf("%+v", r)
+	}
+	// The one at the usual socket comes first.
+	other := newHome(t)
+	other.serveStatus(exampleStatus())
+	h.env["GATEPASS_SOCKET"] = other.socket()
+	if r := h.run("daemon", "status"); r.code != 0 {
+		t.Errorf("%+v", r)
+	}
+}
