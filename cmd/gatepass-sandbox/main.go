@@ -116,7 +116,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return usagef("--tls-cert and --tls-key go together")
 	}
 	if o.printConfig {
-		_, err := stdout.Write(ststest.ExampleTOML)
+		_, err := io.WriteString(stdout, ststest.ExampleTOML)
 		return err
 	}
 

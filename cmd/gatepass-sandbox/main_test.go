@@ -45,7 +45,7 @@ func output(t *testing.T, args ...string) (string, error) {
 }
 
 func TestPrint(t *testing.T) {
-	if out, err := output(t, "--print-config"); err != nil || out != string(ststest.ExampleTOML) {
+	if out, err := output(t, "--print-config"); err != nil || out != ststest.ExampleTOML {
 		t.Errorf("--print-config: %v\n%s", err, out)
 	}
 	if out, err := output(t, "--print-key", "alice"); err != nil || out != "AKIAEXAMPLEALICE0001\nthis/key+of/alice+is/public+EXAMPLE/0001\n" {

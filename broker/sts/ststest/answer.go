@@ -54,11 +54,8 @@ type errorEnvelope struct {
 	RequestID string `xml:"RequestId"`
 }
 
-// stsNamespace serves refusals that came before the API was known.
-const stsNamespace = "https://sts.amazonaws.com/doc/2011-06-15/"
-
 func newAnswer(svc *service, c *Call, result any, err *apiError) answer {
-	namespace := stsNamespace
+	namespace := stsNamespace // also for refusals that come before the API is known
 	if svc != nil {
 		namespace = svc.namespace
 	}

@@ -97,7 +97,7 @@ type Statement struct {
 // prints it.
 //
 //go:embed example.toml
-var ExampleTOML []byte
+var ExampleTOML string
 
 // Some names in the built-in example.
 const (
@@ -116,7 +116,7 @@ const (
 
 // Example returns the built-in example.
 func Example() Config {
-	c, err := ParseConfig("example.toml", ExampleTOML)
+	c, err := ParseConfig("example.toml", []byte(ExampleTOML))
 	if err != nil {
 		panic(err)
 	}

@@ -87,8 +87,9 @@ func TestConfigErrors(t *testing.T) {
 }
 
 func FuzzParseConfig(f *testing.F) {
-	f.Add(ExampleTOML)
 	f.Add([]byte("[[account]]\nid=1"))
+	f.Add([]byte("[[account]]\nid='111122223333'\n[[account.user]]\nname='a'\n[[account.user.mfa]]\nseed='A'"))
+	f.Add([]byte("[[account]]\nid='111122223333'\n[[account.role]]\nname='a'\n[[account.role.trust]]\nprincipals=['*']"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if c, err := ParseConfig("f", data); err == nil {
 			New(c) // may refuse, must not panic

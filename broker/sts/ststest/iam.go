@@ -164,7 +164,6 @@ var (
 	partitionName = regexp.MustCompile(`^aws(-[a-z]+)*$`)
 	regionName    = regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$`)
 	longTermKeyID = regexp.MustCompile(`^AKIA[A-Z0-9]{16}$`)
-	namePattern   = regexp.MustCompile(`^[\w+=,.@-]*$`)
 	pathPattern   = regexp.MustCompile(`^/([\w+=,.@-]+/)*$`)
 	principalARN  = regexp.MustCompile(`^arn:aws(-[a-z]+)*:(iam::[0-9]{12}:(root|(user|role)/[\w+=,.@/-]+)|sts::[0-9]{12}:assumed-role/[\w+=,.@-]+/[\w+=,.@-]+)$`)
 	roleARN       = regexp.MustCompile(`^arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/[\w+=,.@/-]+$`)

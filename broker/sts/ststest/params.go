@@ -56,48 +56,41 @@ func (p params) members(list string) []int {
 	return ns
 }
 
-// The patterns of AWS's API model (sts/2011-06-15), as its messages quote them.
-const (
-	arnText        = `[\u0009\u000A\u000D\u0020-\u007E\u0085\u00A0-\uD7FF\uE000-\uFFFD\u10000-\u10FFFF]+`
-	nameText       = `[\w+=,.@-]*`
-	externalIDText = `[\w+=,.@:\/-]*`
-	serialText     = `[\w+=/:,.@-]*`
-	codeText       = `[\d]*`
-	tagKeyText     = `[\p{L}\p{Z}\p{N}_.:/=+\-@]+`
-	tagValueText   = `[\p{L}\p{Z}\p{N}_.:/=+\-@]*`
-	policyText     = `[\u0009\u000A\u000D\u0020-\u00FF]+`
-)
+// A pattern is one of AWS's API model (sts/2011-06-15): as its messages quote
+// it, and as Go reads it. \w and \d are ASCII in both.
+type pattern struct {
+	text string
+	re   *regexp.Regexp
+}
 
-// The same as Go reads them. \w and \d are ASCII in Go as they are at AWS.
+func newPattern(text string) pattern { return pattern{text, regexp.MustCompile("^(" + text + ")$")} }
+
 var (
-	arnPattern        = regexp.MustCompile(`^[\t\n\r\x{20}-\x{7E}\x{85}\x{A0}-\x{D7FF}\x{E000}-\x{FFFD}\x{10000}-\x{10FFFF}]+$`)
-	externalIDPattern = regexp.MustCompile(`^[\w+=,.@:/-]*$`)
-	serialPattern     = regexp.MustCompile(`^[\w+=/:,.@-]*$`)
-	codePattern       = regexp.MustCompile(`^[\d]*$`)
-	tagKeyPattern     = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+\-@]+$`)
-	tagValuePattern   = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+\-@]*$`)
-	policyPattern     = regexp.MustCompile(`^[\t\n\r\x{20}-\x{FF}]+$`)
-	keyIDPattern      = regexp.MustCompile(`^[\w]*$`)
+	arnPattern = pattern{`[\u0009\u000A\u000D\u0020-\u007E\u0085\u00A0-\uD7FF\uE000-\uFFFD\u10000-\u10FFFF]+`,
+		regexp.MustCompile(`^[\t\n\r\x{20}-\x{7E}\x{85}\x{A0}-\x{D7FF}\x{E000}-\x{FFFD}\x{10000}-\x{10FFFF}]+$`)}
+	policyPattern = pattern{`[\u0009\u000A\u000D\u0020-\u00FF]+`,
+		regexp.MustCompile(`^[\t\n\r\x{20}-\x{FF}]+$`)}
+	namePattern       = newPattern(`[\w+=,.@-]*`)
+	externalIDPattern = newPattern(`[\w+=,.@:\/-]*`)
+	serialPattern     = newPattern(`[\w+=/:,.@-]*`)
+	codePattern       = newPattern(`[\d]*`)
+	tagKeyPattern     = newPattern(`[\p{L}\p{Z}\p{N}_.:/=+\-@]+`)
+	tagValuePattern   = newPattern(`[\p{L}\p{Z}\p{N}_.:/=+\-@]*`)
+	keyIDPattern      = newPattern(`[\w]*`)
 )
 
 // checkText returns "", or the constraint of AWS's that s breaks.
-func checkText(s string, min, max int, pattern *regexp.Regexp) string {
+func checkText(s string, min, max int, like pattern) string {
 	n := utf8.RuneCountInString(s)
 	switch {
 	case n < min:
 		return fmt.Sprintf("Member must have length greater than or equal to %d", min)
 	case n > max:
 		return fmt.Sprintf("Member must have length less than or equal to %d", max)
-	case !pattern.MatchString(s):
-		return "Member must satisfy regular expression pattern: " + patternText[pattern]
+	case !like.re.MatchString(s):
+		return "Member must satisfy regular expression pattern: " + like.text
 	}
 	return ""
-}
-
-var patternText = map[*regexp.Regexp]string{
-	arnPattern: arnText, namePattern: nameText, externalIDPattern: externalIDText, serialPattern: serialText,
-	codePattern: codeText, tagKeyPattern: tagKeyText, tagValuePattern: tagValueText, policyPattern: policyText,
-	keyIDPattern: `[\w]*`,
 }
 
 // violations collects what is wrong with a call's parameters, to be told at
@@ -109,25 +102,25 @@ func (v *violations) add(value, member, constraint string) {
 }
 
 // text checks a parameter that may be absent.
-func (v *violations) text(p params, name string, min, max int, pattern *regexp.Regexp) string {
+func (v *violations) text(p params, name string, min, max int, like pattern) string {
 	value, present := p[name]
 	if present {
-		v.value(value, lowerFirst(name), min, max, pattern)
+		v.value(value, lowerFirst(name), min, max, like)
 	}
 	return value
 }
 
 // required checks a parameter that must be there.
-func (v *violations) required(p params, name string, min, max int, pattern *regexp.Regexp) string {
+func (v *violations) required(p params, name string, min, max int, like pattern) string {
 	if _, present := p[name]; !present {
 		*v = append(*v, fmt.Sprintf("Value null at '%s' failed to satisfy constraint: Member must not be null", lowerFirst(name)))
 		return ""
 	}
-	return v.text(p, name, min, max, pattern)
+	return v.text(p, name, min, max, like)
 }
 
-func (v *violations) value(value, member string, min, max int, pattern *regexp.Regexp) {
-	if c := checkText(value, min, max, pattern); c != "" {
+func (v *violations) value(value, member string, min, max int, like pattern) {
+	if c := checkText(value, min, max, like); c != "" {
 		v.add(value, member, c)
 	}
 }

@@ -47,6 +47,7 @@ func clientEnv(t *testing.T, url string, creds credentials, more ...string) []st
 }
 
 func TestAWSCLI(t *testing.T) {
+	t.Parallel()
 	aws := component(t, "aws", "--version")
 	srv := NewServer(t, Example())
 	user := func(name string) credentials {
@@ -99,6 +100,7 @@ func TestAWSCLI(t *testing.T) {
 // TestBoto3 does what the CLI cannot: chains, and every parameter at once.
 // Each step of the script prints a line.
 func TestBoto3(t *testing.T) {
+	t.Parallel()
 	python := component(t, "python3", "-c", "import boto3")
 	srv := NewServer(t, Example())
 	k := srv.Key("alice")

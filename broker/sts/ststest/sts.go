@@ -11,13 +11,15 @@ import (
 	"time"
 )
 
+const stsNamespace = "https://sts.amazonaws.com/doc/2011-06-15/"
+
 // sts is the Security Token Service.
 // https://docs.aws.amazon.com/STS/latest/APIReference/welcome.html
 func (s *Sandbox) sts() *service {
 	return &service{
 		name:      "sts",
 		version:   "2011-06-15",
-		namespace: "https://sts.amazonaws.com/doc/2011-06-15/",
+		namespace: stsNamespace,
 		actions: map[string]action{
 			"AssumeRole":        s.assumeRole,
 			"GetSessionToken":   s.getSessionToken,

@@ -23,6 +23,9 @@
 //     once;
 //   - durations, names, tags and policies obey the limits of AWS's API model.
 //
+// The Sandbox keeps nothing on disk. Sessions outlive its restart, because their
+// tokens carry all; that a code was used does not.
+//
 // What it does not have: policies attached to users and roles. A user may call
 // everything, and trust policies alone decide. Session policies are checked for
 // syntax and size and then forgotten.
