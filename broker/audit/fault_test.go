@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -123,7 +124,12 @@ func (f *faultFile) Truncate(size int64) error {
 	return f.fs.step("truncate", f.name, func() error { return f.File.Truncate(size) })
 }
 
-func (f *faultFile) Sync() error { return f.fs.step("sync", f.name, f.File.Sync) }
+func (f *faultFile) Sync() error {
+	for range 50 {
+		runtime.Gosched() // others write meanwhile, as on a real disk
+	}
+	return f.fs.step("sync", f.name, f.File.Sync)
+}
 
 // steps are what the writer does to the disk. "next" is the segment after the
 // one that is being written.
@@ -180,7 +186,7 @@ func TestFaults(t *testing.T) {
 func testFault(t *testing.T, fault func(op, file string) outcome, crash bool) {
 	dir, key := logDir(t), newKey(t)
 	fsys := &faultFS{}
-	opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 8 << 10}
+	opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 40 << 10}
 	l, err := audit.Open(t.Context(), opts.WithFS(fsys))
 	if err != nil {
 		t.Fatal(err)
@@ -191,8 +197,13 @@ func testFault(t *testing.T, fault func(op, file string) outcome, crash bool) {
 	add := func(reason string, durable bool) error {
 		e := event(0)
 		e.Reason = reason
-		if strings.HasSuffix(reason, "0") || strings.HasSuffix(reason, "3") {
-			e.Caller = nil // shorter than what may be left over
+		switch {
+		case strings.HasPrefix(reason, "after"):
+			e.Caller = nil // all of them are shorter than what may be left over
+		case reason == "during-5":
+			for range 16 {
+				e.Caller.Ancestors = append(e.Caller.Ancestors, broker.Process{PID: 1, Command: strings.Repeat("long ", 120)})
+			}
 		}
 		err := l.Append(t.Context(), e, durable)
 		mu.Lock()
@@ -213,7 +224,7 @@ func testFault(t *testing.T, fault func(op, file string) outcome, crash bool) {
 		}
 	}
 	fsys.set(fault)
-	for i := range 6 {
+	for i := range 4 {
 		if err := add(fmt.Sprintf("during-%d", i), i%2 == 0); err != nil && l.Status().Error == "" {
 			t.Error("status does not say why the log cannot be written")
 		}
@@ -227,6 +238,7 @@ func testFault(t *testing.T, fault func(op, file string) outcome, crash bool) {
 		})
 	}
 	wg.Wait()
+	add("during-5", false)
 	if crash {
 		// Nothing of the process's own survives, the disk is whole again.
 		fsys.set(nil)

@@ -1,0 +1,260 @@
+package audit_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gatepass/broker"
+	"gatepass/broker/audit"
+
+	"golang.org/x/mod/sumdb/note"
+)
+
+// TestForgedCheckpoint has somebody without the key change an entry and write
+// the hashes and a checkpoint to fit: the daemon must not sign on from there.
+func TestForgedCheckpoint(t *testing.T) {
+	im, key := signedLog(t, 1, 4)
+	forged, _ := signedLog(t, 1, 4)
+	// The forger's own tree and head, under our origin, with our signature.
+	ours := bytes.Split(im["checkpoints"], []byte("\n"))
+	theirs := bytes.Split(forged["checkpoints"], []byte("\n"))
+	last := len(ours) - 6 // the last note begins six newlines before the end
+	theirs = theirs[len(theirs)-7:]
+	theirs[0], theirs[4] = ours[last], ours[len(ours)-3]
+	forged["checkpoints"] = bytes.Join(theirs, []byte("\n"))
+	dir := logDir(t)
+	forged.write(t, dir)
+	l := open(t, audit.Options{Dir: dir, Signer: key.Signer})
+	put(t, l, 1, true)
+	shut(t, l)
+	if s := l.Status(); s.Signed != 4 || !strings.Contains(s.Error, "was not signed by it") {
+		t.Errorf("status: %+v", s)
+	}
+	if !bytes.Equal(read(t, dir)["checkpoints"], forged["checkpoints"]) {
+		t.Error("a forged log was signed")
+	}
+	if _, err := verify(t, dir, key); err == nil {
+		t.Error("a forged log verifies")
+	}
+}
+
+func TestNewKey(t *testing.T) {
+	im, first := signedLog(t, 2, 4)
+	dir := logDir(t)
+	im.write(t, dir)
+	second, third := newKey(t), newKey(t)
+	for _, key := range []testKey{second, third} {
+		l := open(t, audit.Options{Dir: dir, Signer: key.Signer})
+		put(t, l, 3, true)
+		for l.Status().Signed < 12 { // the daemon need not end for it
+			put(t, l, 1, true)
+		}
+		shut(t, l)
+	}
+	rep, err := verify(t, dir, third)
+	if err != nil || rep.Unsigned != 0 || len(rep.Earlier) != 2 {
+		t.Errorf("with the new key: %+v, %v", rep, err)
+	}
+	for _, key := range []testKey{first, second} {
+		if rep, err := verify(t, dir, key); err == nil || !strings.Contains(err.Error(), "not the key to trust") {
+			t.Errorf("with an old key: %+v, %v", rep, err)
+		}
+	}
+	// The old heads still bind.
+	full := read(t, dir)
+	full.with("000001.jsonl", bytes.Replace(full["000001.jsonl"], []byte("alice"), []byte("malia"), 1)).write(t, dir)
+	if rep, err := verify(t, dir, third); err == nil || rep.Problem.Seq != 0 {
+		t.Errorf("an old entry changed: %+v", rep)
+	}
+	// Nobody can write the link but the log.
+	l := open(t, audit.Options{Dir: logDir(t)})
+	err = l.Append(t.Context(), broker.Event{Kind: audit.EventLogLinked, Outcome: broker.OutcomeOK}, true)
+	if broker.CodeOf(err) != broker.CodeInternal {
+		t.Errorf("log.linked from outside: %v", err)
+	}
+}
+
+// TestCheckpointTimes follows the clock: the first entry is signed at once,
+// those after it when 10 s have passed, and without entries nothing wakes up.
+func TestCheckpointTimes(t *testing.T) {
+	dir, key := logDir(t), newKey(t)
+	synctest.Test(t, func(t *testing.T) {
+		signed := 0
+		signer := &countSigner{n: &signed}
+		l, err := audit.Open(t.Context(), audit.Options{Dir: dir, Signer: func(ctx context.Context) (note.Signer, error) {
+			s, err := key.Signer(ctx)
+			signer.Signer = s
+			return signer, err
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close(t.Context())
+		put(t, l, 1, true)
+		synctest.Wait()
+		if s := l.Status(); s.Signed != 1 {
+			t.Errorf("at once: %+v", s)
+		}
+		for range 9 {
+			time.Sleep(time.Second)
+			put(t, l, 1, true)
+		}
+		synctest.Wait()
+		if s := l.Status(); s.Signed != 1 || signed != 1 {
+			t.Errorf("after 9 s: %+v", s)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if s := l.Status(); s.Signed != 10 || signed != 2 {
+			t.Errorf("after 10 s: %+v, %d signatures", s, signed)
+		}
+		time.Sleep(time.Hour)
+		if signed != 2 {
+			t.Errorf("idle for an hour: %d signatures", signed)
+		}
+		put(t, l, 1, true)
+		synctest.Wait()
+		if s := l.Status(); s.Signed != 11 {
+			t.Errorf("after an hour: %+v", s)
+		}
+	})
+}
+
+type countSigner struct {
+	note.Signer
+	n *int
+}
+
+func (s *countSigner) Sign(msg []byte) ([]byte, error) {
+	*s.n++
+	return s.Signer.Sign(msg)
+}
+
+// TestSyncTimes follows the clock: what nobody waits for is synced one second
+// after the first of it was written, and a log at rest syncs nothing.
+func TestSyncTimes(t *testing.T) {
+	dir := logDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		fsys := &faultFS{}
+		syncs := 0
+		fsys.set(func(op, name string) outcome {
+			if op == "sync" && strings.HasSuffix(name, ".jsonl") {
+				syncs++
+			}
+			return fine
+		})
+		l, err := audit.Open(t.Context(), audit.Options{Dir: dir}.WithFS(fsys))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close(t.Context())
+		syncs = 0
+		put(t, l, 1, false)
+		time.Sleep(900 * time.Millisecond)
+		put(t, l, 1, false)
+		time.Sleep(99 * time.Millisecond)
+		synctest.Wait()
+		if syncs != 0 {
+			t.Errorf("%d syncs within a second", syncs)
+		}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if syncs != 1 {
+			t.Errorf("%d syncs after a second", syncs)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if syncs != 1 {
+			t.Errorf("%d syncs after an hour at rest", syncs)
+		}
+		put(t, l, 1, true)
+		if syncs != 2 {
+			t.Errorf("%d syncs after a durable entry", syncs)
+		}
+	})
+}
+
+// TestSignerUnavailable has the keychain locked at first.
+func TestSignerUnavailable(t *testing.T) {
+	dir, key := logDir(t), newKey(t)
+	synctest.Test(t, func(t *testing.T) {
+		asked, locked := 0, true
+		l, err := audit.Open(t.Context(), audit.Options{Dir: dir, Logger: slog.New(slog.DiscardHandler), Signer: func(ctx context.Context) (note.Signer, error) {
+			asked++
+			if locked {
+				return nil, errors.New("the keychain is locked")
+			}
+			return key.Signer(ctx)
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Entries are appended all the same; it is asked less and less often.
+		for range 3600 {
+			put(t, l, 1, false)
+			time.Sleep(time.Second)
+		}
+		if s := l.Status(); s.Signed != 0 || s.Entries != 3600 || asked < 5 || asked > 14 {
+			t.Errorf("asked %d times in an hour: %+v", asked, s)
+		}
+		before := asked
+		time.Sleep(24 * time.Hour)
+		if asked > before+1 {
+			t.Errorf("asked %d times at rest", asked-before)
+		}
+		locked = false
+		put(t, l, 1, true)
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if s := l.Status(); s.Signed != 3601 {
+			t.Errorf("once unlocked: %+v", s)
+		}
+		l.Close(t.Context())
+	})
+}
+
+// TestRepairTimes lets the disk recover on its own.
+func TestRepairTimes(t *testing.T) {
+	dir := logDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		fsys := &faultFS{}
+		l, err := audit.Open(t.Context(), audit.Options{Dir: dir}.WithFS(fsys))
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, l, 1, false)
+		tries := 0
+		fsys.set(func(op, name string) outcome {
+			if op == "create" {
+				tries++
+			}
+			if op == "sync" || op == "create" {
+				return fails
+			}
+			return fine
+		})
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if s := l.Status(); tries < 10 || tries > 20 || s.Error == "" {
+			t.Errorf("%d tries in 10 minutes, %+v", tries, s)
+		}
+		fsys.set(nil)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if s := l.Status(); s.Error != "" {
+			t.Errorf("a minute after the disk is back: %+v", s)
+		}
+		if err := l.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	if n := bytes.Count(segments(t, dir), []byte("\n")); n != 1 {
+		t.Errorf("%d entries", n)
+	}
+}
