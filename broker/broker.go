@@ -5,6 +5,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -106,11 +107,7 @@ func (b *Broker) Credentials(ctx context.Context, caller Caller, req Request) (G
 		return Grant{}, b.remember(caller, q.profile, err)
 	}
 	s.served(b.cfg.Clock.Now())
-	region := req.Region
-	if region == "" {
-		region = q.chain.Region
-	}
-	return Grant{Credentials: s.creds, Profile: q.profile, Region: region, SessionID: s.id}, nil
+	return Grant{Credentials: s.creds, Profile: q.profile, Region: cmp.Or(req.Region, q.chain.Region), SessionID: s.id}, nil
 }
 
 func (b *Broker) resolveSession(ctx context.Context, caller Caller, q *query, req Request) (s *session, fresh bool, err error) {
@@ -144,6 +141,9 @@ const (
 	minDuration     = 15 * time.Minute
 	maxRoleDuration = 12 * time.Hour
 	maxUserDuration = 36 * time.Hour // GetSessionToken
+
+	// maxHops bounds a chain; each hop is a call of STS with 15 s to answer.
+	maxHops = 16
 )
 
 // resolve fills q from the profile's chain and the stored key that starts it.
@@ -153,11 +153,16 @@ func (b *Broker) resolve(ctx context.Context, req Request, q *query) error {
 		return b.explainProfile(ctx, req.Profile, err)
 	}
 	q.chain = chain
+	if len(chain.Hops) > maxHops {
+		return Errorf(CodeConfig, "profile %q leads through %d roles, and %d are the most that are followed", req.Profile, len(chain.Hops), maxHops)
+	}
+	serial := chain.MFASerial
 	for _, hop := range chain.Hops {
-		if hop.MFASerial != "" {
-			return Errorf(CodePromptUnavailable, "profile %q needs a code from the MFA device %s, and gatepass has no way to ask for one",
-				hop.Profile, hop.MFASerial).WithHint("name a role that does not require MFA, or take mfa_serial out if its role does not")
-		}
+		serial = cmp.Or(serial, hop.MFASerial)
+	}
+	if serial != "" {
+		return Errorf(CodePromptUnavailable, "profile %q needs a code from the MFA device %s, and gatepass has no way to ask for one",
+			req.Profile, serial).WithHint("name a role that does not require MFA, or take mfa_serial out if its role does not")
 	}
 	if q.duration, err = sessionDuration(chain, req.Duration); err != nil {
 		return err
@@ -171,12 +176,7 @@ func (b *Broker) resolve(ctx context.Context, req Request, q *query) error {
 		return fmt.Errorf("profile %q: %w", req.Profile, err)
 	}
 	q.key = key
-	q.target = Target{Region: req.Region, Endpoint: chain.Endpoint}
-	for _, region := range []string{chain.Region, chain.STSRegion} {
-		if q.target.Region == "" {
-			q.target.Region = region
-		}
-	}
+	q.target = Target{Region: cmp.Or(req.Region, chain.Region, chain.STSRegion), Endpoint: chain.Endpoint}
 	q.cacheKey = cacheKey(q)
 	return nil
 }
@@ -209,8 +209,8 @@ func (b *Broker) explainProfile(ctx context.Context, name string, err error) err
 	if _, err := b.index.lookup(ctx, name); err == nil {
 		return e.WithHint("a key of that name is stored, but a key is not a profile; add to ~/.aws/config: [profile %s]", name)
 	}
-	if len(missing.Nearest) > 0 {
-		return e.WithHint("did you mean %s?", strings.Join(missing.Nearest, ", "))
+	if len(missing.Nearest) > 0 { // the message names them
+		return e
 	}
 	return e.WithHint("add it to ~/.aws/config: [profile %s]", name)
 }

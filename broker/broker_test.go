@@ -109,6 +109,8 @@ func TestRefusalsAreRecorded(t *testing.T) {
 		{"unknown profile", "opps", nil, broker.CodeNotFound, []string{"request.failed:not_found"}},
 		{"key not stored", "lost", nil, broker.CodeNotFound, []string{"request.failed:not_found"}},
 		{"MFA", "mfa", nil, broker.CodePromptUnavailable, []string{"request.failed:prompt_unavailable"}},
+		{"MFA of the key", "plainmfa", nil, broker.CodePromptUnavailable, []string{"request.failed:prompt_unavailable"}},
+		{"endless chain", "endless", nil, broker.CodeConfig, []string{"request.failed:config"}},
 		{
 			"keychain locked", "ops", func(w *world) { w.keys.err = broker.Errorf(broker.CodeKeychainLocked, "locked") },
 			broker.CodeKeychainLocked, []string{"request.failed:keychain_locked"},

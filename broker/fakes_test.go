@@ -41,12 +41,14 @@ func newWorld(t *testing.T) *world {
 	w.Broker = broker.New(broker.Config{
 		Keys: w.keys, STS: w.sts, Log: w.log, Logger: slog.New(slog.DiscardHandler),
 		Profiles: fakeProfiles{
-			"ops":   {Profile: "ops", Key: "alice", Region: "eu-west-1", Hops: []profiles.Hop{{Profile: "ops", RoleARN: roleARN}}},
-			"ops2":  {Profile: "ops2", Key: "alice", Hops: []profiles.Hop{{Profile: "ops2", RoleARN: roleARN}}},
-			"short": {Profile: "short", Key: "alice", Hops: []profiles.Hop{{Profile: "short", RoleARN: roleARN, Duration: 15 * time.Minute}}},
-			"plain": {Profile: "plain", Key: "alice"},
-			"lost":  {Profile: "lost", Key: "bob"},
-			"mfa":   {Profile: "mfa", Key: "alice", Hops: []profiles.Hop{{Profile: "mfa", RoleARN: roleARN, MFASerial: "arn:aws:iam::111122223333:mfa/alice"}}},
+			"ops":      {Profile: "ops", Key: "alice", Region: "eu-west-1", Hops: []profiles.Hop{{Profile: "ops", RoleARN: roleARN}}},
+			"ops2":     {Profile: "ops2", Key: "alice", Hops: []profiles.Hop{{Profile: "ops2", RoleARN: roleARN}}},
+			"short":    {Profile: "short", Key: "alice", Hops: []profiles.Hop{{Profile: "short", RoleARN: roleARN, Duration: 15 * time.Minute}}},
+			"plain":    {Profile: "plain", Key: "alice"},
+			"lost":     {Profile: "lost", Key: "bob"},
+			"mfa":      {Profile: "mfa", Key: "alice", Hops: []profiles.Hop{{Profile: "mfa", RoleARN: roleARN, MFASerial: "arn:aws:iam::111122223333:mfa/alice"}}},
+			"plainmfa": {Profile: "plainmfa", Key: "alice", MFASerial: "arn:aws:iam::111122223333:mfa/alice"},
+			"endless":  {Profile: "endless", Key: "alice", Hops: make([]profiles.Hop, 17)},
 			"chain": {Profile: "chain", Key: "alice", Hops: []profiles.Hop{
 				{Profile: "ops", RoleARN: roleARN},
 				{Profile: "chain", RoleARN: "arn:aws:iam::444455556666:role/Far", Duration: 12 * time.Hour},
@@ -168,8 +170,8 @@ type fakeSTS struct {
 	mu     sync.Mutex
 	before func(call string) error
 	calls  []string
-	roles []broker.AssumeRoleInput
-	id    broker.Identity
+	roles  []broker.AssumeRoleInput
+	id     broker.Identity
 }
 
 func (f *fakeSTS) call(name string) (int, error) {
