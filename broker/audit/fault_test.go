@@ -159,18 +159,18 @@ var steps = []struct{ op, file string }{
 func TestFaults(t *testing.T) {
 	for i, a := range steps {
 		for _, b := range steps[i:] {
-			for _, how := range []outcome{fails, persisted, short, quiet} {
-				if (how == short || how == quiet) && a.op != "write" {
+			for _, how := range []struct{ a, b outcome }{{fails, fails}, {fails, persisted}, {persisted, persisted}, {persisted, fails}, {short, fails}, {quiet, fails}} {
+				if how.a > persisted && a.op != "write" {
 					continue
 				}
 				for _, crash := range []bool{false, true} {
-					name := fmt.Sprintf("%s %s, %s %s, %d, crash %v", a.op, a.file, b.op, b.file, how, crash)
+					name := fmt.Sprintf("%s %s, %s %s, %v, crash %v", a.op, a.file, b.op, b.file, how, crash)
 					fault := func(op, file string) outcome {
 						if op == a.op && file == a.file {
-							return how
+							return how.a
 						}
 						if op == b.op && file == b.file {
-							return min(how, persisted)
+							return how.b
 						}
 						return fine
 					}
@@ -224,11 +224,6 @@ func testFault(t *testing.T, fault func(op, file string) outcome, crash bool) {
 		}
 	}
 	fsys.set(fault)
-	for i := range 4 {
-		if err := add(fmt.Sprintf("during-%d", i), i%2 == 0); err != nil && l.Status().Error == "" {
-			t.Error("status does not say why the log cannot be written")
-		}
-	}
 	var wg sync.WaitGroup
 	for w := range 4 {
 		wg.Go(func() {
@@ -238,6 +233,11 @@ func testFault(t *testing.T, fault func(op, file string) outcome, crash bool) {
 		})
 	}
 	wg.Wait()
+	for i := range 4 {
+		if err := add(fmt.Sprintf("during-%d", i), i%2 == 0); err != nil && l.Status().Error == "" {
+			t.Error("status does not say why the log cannot be written")
+		}
+	}
 	add("during-5", false)
 	if crash {
 		// Nothing of the process's own survives, the disk is whole again.

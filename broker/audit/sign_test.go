@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -184,10 +185,10 @@ func TestSyncTimes(t *testing.T) {
 func TestSignerUnavailable(t *testing.T) {
 	dir, key := logDir(t), newKey(t)
 	synctest.Test(t, func(t *testing.T) {
-		asked, locked := 0, true
+		var asked, unlocked atomic.Int32
 		l, err := audit.Open(t.Context(), audit.Options{Dir: dir, Logger: slog.New(slog.DiscardHandler), Signer: func(ctx context.Context) (note.Signer, error) {
-			asked++
-			if locked {
+			asked.Add(1)
+			if unlocked.Load() == 0 {
 				return nil, errors.New("the keychain is locked")
 			}
 			return key.Signer(ctx)
@@ -200,15 +201,15 @@ func TestSignerUnavailable(t *testing.T) {
 			put(t, l, 1, false)
 			time.Sleep(time.Second)
 		}
-		if s := l.Status(); s.Signed != 0 || s.Entries != 3600 || asked < 5 || asked > 14 {
-			t.Errorf("asked %d times in an hour: %+v", asked, s)
+		if s := l.Status(); s.Signed != 0 || s.Entries != 3600 || asked.Load() < 5 || asked.Load() > 14 {
+			t.Errorf("asked %d times in an hour: %+v", asked.Load(), s)
 		}
-		before := asked
+		before := asked.Load()
 		time.Sleep(24 * time.Hour)
-		if asked > before+1 {
-			t.Errorf("asked %d times at rest", asked-before)
+		if asked.Load() > before+1 {
+			t.Errorf("asked %d times at rest", asked.Load()-before)
 		}
-		locked = false
+		unlocked.Store(1)
 		put(t, l, 1, true)
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
