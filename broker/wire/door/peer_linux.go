@@ -21,7 +21,7 @@ import (
 // Bounds of what is kept open and looked at. A process takes two descriptors.
 const (
 	maxIdle  = 64   // processes that no connection's chain holds
-	maxKept  = 1024 // processes in all; beyond, chains are read anew each time
+	maxKept  = 1024 // processes in all; beyond, chains are walked anew each time
 	maxDepth = 128  // ancestors of a caller; more, and they count as unknown
 )
 
@@ -40,7 +40,10 @@ const imageAge = 20 * time.Millisecond
 type processes struct {
 	now     func() time.Time
 	boot    time.Time // start times count from here
-	foreign bool      // /proc is another PID namespace's
+	proc    string    // "/proc"
+	foreign bool      // it is another PID namespace's
+	maxIdle int
+	maxKept int
 
 	mu    sync.Mutex // held to change what follows, and process.refs; never while looking at a process
 	byPID map[int]*process
@@ -55,6 +58,9 @@ func newProcesses() *processes {
 	self, err := os.Readlink("/proc/self")
 	return &processes{
 		now:     time.Now,
+		proc:    "/proc",
+		maxIdle: maxIdle,
+		maxKept: maxKept,
 		boot:    now.Add(-time.Duration(up.Nano())),
 		foreign: err != nil || self != strconv.Itoa(os.Getpid()),
 		byPID:   make(map[int]*process),
@@ -86,7 +92,7 @@ type image struct {
 // it takes over, it is that pidfd's process, provided that the pidfd says
 // later that the process has not ended.
 func (ps *processes) openProcess(pid, pidfd int) (*process, stat, error) {
-	p := &process{pid: pid, dir: "/proc/" + strconv.Itoa(pid), pidfd: pidfd}
+	p := &process{pid: pid, dir: ps.proc + "/" + strconv.Itoa(pid), pidfd: pidfd}
 	var err error
 	if p.stat, err = unix.Open(p.dir+"/stat", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		if pidfd >= 0 {
@@ -249,7 +255,7 @@ func (ps *processes) release(held ...*process) {
 			continue
 		}
 		ps.idle = append(ps.idle, p)
-		if len(ps.idle) > maxIdle || ps.open > maxKept {
+		if len(ps.idle) > ps.maxIdle || ps.open > ps.maxKept {
 			oldest := ps.idle[0]
 			ps.idle = ps.idle[1:]
 			delete(ps.byPID, oldest.pid)
@@ -447,7 +453,7 @@ func (p *peer) made() broker.Caller {
 func (ps *processes) full() bool {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	return ps.open > maxKept
+	return ps.open > ps.maxKept
 }
 
 func (p *peer) dropChain() {
