@@ -92,7 +92,7 @@ func (a *answer) parseHead(head []byte) (length int, err error) {
 	status, lines, _ := strings.Cut(lines, "\r\n")
 	// "HTTP/1.1 200 OK"; the reason is free text and may be empty.
 	rest, ok := strings.CutPrefix(status, "HTTP/1.1 ")
-	if !ok || len(rest) < 4 || rest[3] != ' ' {
+	if !ok || len(rest) < 4 || rest[3] != ' ' || strings.ContainsAny(rest, "\r\n\x00") {
 		return 0, fmt.Errorf("its status line is %q", status[:min(len(status), 80)])
 	}
 	if a.status, err = strconv.Atoi(rest[:3]); err != nil || a.status < 200 || a.status > 599 {
@@ -174,7 +174,8 @@ func isToken(s string) bool {
 func readBody(r io.Reader, have []byte, length int) ([]byte, error) {
 	if length < 0 {
 		rest, err := io.ReadAll(io.LimitReader(r, maxAnswerHead))
-		if err != nil {
+		// A reset says that the other end did not read all of our request.
+		if err != nil && !errors.Is(err, syscall.ECONNRESET) {
 			return nil, fmt.Errorf("read the answer: %w", err)
 		}
 		return append(have, rest...), nil

@@ -99,15 +99,7 @@ func (c *Client) call(ctx context.Context, method, path string, body []byte) (an
 	if len(body) > MaxBody {
 		return answer{}, broker.Errorf(broker.CodeUsage, "the request has %d bytes, more than the %d that gatepassd takes", len(body), MaxBody)
 	}
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		timeout := c.Timeout
-		if timeout == 0 {
-			timeout = defaultTimeout
-		}
-		deadline = time.Now().Add(timeout)
-	}
-	ans, err := c.exchange(ctx, deadline, appendRequest(nil, method, path, body))
+	ans, err := c.exchange(ctx, appendRequest(nil, method, path, body))
 	clear(body) // it may hold a key
 	switch {
 	case err == nil:
@@ -133,11 +125,21 @@ func (c *Client) call(ctx context.Context, method, path string, body []byte) (an
 	return answer{}, ans.err()
 }
 
-// exchange sends request and reads the answer to it. request is cleared once
-// it is sent.
-func (c *Client) exchange(ctx context.Context, deadline time.Time, request []byte) (answer, error) {
+// deadline is when a call that begins now is over.
+func (c *Client) deadline(ctx context.Context) time.Time {
+	if d, ok := ctx.Deadline(); ok {
+		return d
+	}
+	if c.Timeout != 0 {
+		return time.Now().Add(c.Timeout)
+	}
+	return time.Now().Add(defaultTimeout)
+}
+
+// exchange sends request, clears it, and reads the answer.
+func (c *Client) exchange(ctx context.Context, request []byte) (answer, error) {
 	defer clear(request)
-	conn, err := dial(ctx, deadline, c.Socket)
+	conn, err := dial(ctx, c.deadline(ctx), c.Socket)
 	if err != nil {
 		return answer{}, err
 	}
