@@ -104,6 +104,7 @@ func TestKeysAddRefuses(t *testing.T) {
 		code    int
 		says    string
 	}{
+		"two sources":           {args: []string{"work", "--stdin", "--env"}, stdin: testID + "\n" + testSecret + "\n", code: 64, says: "exclude each other"},
 		"nobody to ask":         {args: []string{"work"}, code: 75, says: "--stdin, --env or --csv FILE"},
 		"a bad name":            {args: []string{"a b", "--stdin"}, code: 64, says: "cannot be the name of a key"},
 		"a name with a shell":   {args: []string{"$(id)", "--stdin"}, code: 64, says: "cannot be the name"},

@@ -217,3 +217,19 @@ func TestPromptWithoutATerminal(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// --stdin on a terminal would show the secret.
+func TestStdinOnATerminal(t *testing.T) {
+	h := newHome(t)
+	added, _ := h.serveKeys()
+	p := onTerminal(t, h, "version") // for its terminal
+	p.waitFor(0)
+	cmd := exec.Command(filepath.Join(programs(t), "gatepass"), "keys", "add", "work", "--stdin")
+	cmd.Env = h.environ()
+	cmd.Stdin = p.slave
+	p.enter(testID + "\n" + testSecret + "\n\x04")
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() != 64 || !strings.Contains(string(out), "would show the secret") || len(added()) != 0 {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
