@@ -24,7 +24,9 @@ func TestNoSecrets(t *testing.T) {
 		t.Errorf("broker.Event%s is a Secret", path)
 	}
 	// The walk finds one where there is one.
-	type holder struct{ M map[string][]*struct{ K broker.Key } }
+	type holder struct {
+		M map[string][]*struct{ K broker.Key }
+	}
 	if path := secretPath(reflect.TypeFor[holder](), map[reflect.Type]bool{}); path != ".M.K.SecretAccessKey" {
 		t.Errorf("the walk found %q", path)
 	}

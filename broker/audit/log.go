@@ -200,6 +200,7 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 		l.closeFiles()
 		return nil, err
 	}
+	l.wakeSigner() // for entries that were left unsigned
 	go l.syncer()
 	go l.signAll()
 	if recovered != "" {
@@ -209,9 +210,6 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 			l.Close(ctx)
 			return nil, err
 		}
-	}
-	if l.tree.n > l.signed {
-		l.wakeSigner()
 	}
 	return l, nil
 }

@@ -51,15 +51,23 @@ func TestNewKey(t *testing.T) {
 	im.write(t, dir)
 	second, third := newKey(t), newKey(t)
 	for _, key := range []testKey{second, third} {
-		l := open(t, audit.Options{Dir: dir, Signer: key.Signer})
-		put(t, l, 3, true)
-		for l.Status().Signed < 12 { // the daemon need not end for it
+		synctest.Test(t, func(t *testing.T) {
+			l, err := audit.Open(t.Context(), audit.Options{Dir: dir, Signer: key.Signer})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close(t.Context())
+			put(t, l, 3, true)
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			if s := l.Status(); s.Signed != s.Entries {
+				t.Errorf("not signed by the new key: %+v", s)
+			}
 			put(t, l, 1, true)
-		}
-		shut(t, l)
+		})
 	}
 	rep, err := verify(t, dir, third)
-	if err != nil || rep.Unsigned != 0 || len(rep.Earlier) != 2 {
+	if err != nil || rep.Entries != 8+2*(1+4) || rep.Unsigned != 0 || len(rep.Earlier) != 2 {
 		t.Errorf("with the new key: %+v, %v", rep, err)
 	}
 	for _, key := range []testKey{first, second} {
@@ -67,11 +75,22 @@ func TestNewKey(t *testing.T) {
 			t.Errorf("with an old key: %+v, %v", rep, err)
 		}
 	}
-	// The old heads still bind.
 	full := read(t, dir)
-	full.with("000001.jsonl", bytes.Replace(full["000001.jsonl"], []byte("alice"), []byte("malia"), 1)).write(t, dir)
-	if rep, err := verify(t, dir, third); err == nil || rep.Problem.Seq != 0 {
-		t.Errorf("an old entry changed: %+v", rep)
+	// The old heads still bind, and so does the link.
+	for old, seq := range map[string]int64{"alice": 0, " follows ": 8} {
+		var changed image
+		for name, b := range full {
+			if strings.HasSuffix(name, ".jsonl") && bytes.Contains(b, []byte(old)) && changed == nil {
+				changed = full.with(name, bytes.Replace(b, []byte(old), []byte("malia"), 1))
+				if old != "alice" {
+					break
+				}
+			}
+		}
+		changed.write(t, dir)
+		if rep, err := verify(t, dir, third); err == nil || old != "alice" && rep.Problem.Seq < seq {
+			t.Errorf("%q changed: %+v", old, rep)
+		}
 	}
 	// Nobody can write the link but the log.
 	l := open(t, audit.Options{Dir: logDir(t)})
@@ -86,7 +105,7 @@ func TestNewKey(t *testing.T) {
 func TestCheckpointTimes(t *testing.T) {
 	dir, key := logDir(t), newKey(t)
 	synctest.Test(t, func(t *testing.T) {
-		signed := 0
+		var signed atomic.Int32
 		signer := &countSigner{n: &signed}
 		l, err := audit.Open(t.Context(), audit.Options{Dir: dir, Signer: func(ctx context.Context) (note.Signer, error) {
 			s, err := key.Signer(ctx)
@@ -107,17 +126,17 @@ func TestCheckpointTimes(t *testing.T) {
 			put(t, l, 1, true)
 		}
 		synctest.Wait()
-		if s := l.Status(); s.Signed != 1 || signed != 1 {
+		if s := l.Status(); s.Signed != 1 || signed.Load() != 1 {
 			t.Errorf("after 9 s: %+v", s)
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if s := l.Status(); s.Signed != 10 || signed != 2 {
-			t.Errorf("after 10 s: %+v, %d signatures", s, signed)
+		if s := l.Status(); s.Signed != 10 || signed.Load() != 2 {
+			t.Errorf("after 10 s: %+v, %d signatures", s, signed.Load())
 		}
 		time.Sleep(time.Hour)
-		if signed != 2 {
-			t.Errorf("idle for an hour: %d signatures", signed)
+		if signed.Load() != 2 {
+			t.Errorf("idle for an hour: %d signatures", signed.Load())
 		}
 		put(t, l, 1, true)
 		synctest.Wait()
@@ -129,11 +148,11 @@ func TestCheckpointTimes(t *testing.T) {
 
 type countSigner struct {
 	note.Signer
-	n *int
+	n *atomic.Int32
 }
 
 func (s *countSigner) Sign(msg []byte) ([]byte, error) {
-	*s.n++
+	s.n.Add(1)
 	return s.Signer.Sign(msg)
 }
 
@@ -143,10 +162,10 @@ func TestSyncTimes(t *testing.T) {
 	dir := logDir(t)
 	synctest.Test(t, func(t *testing.T) {
 		fsys := &faultFS{}
-		syncs := 0
+		var syncs atomic.Int32
 		fsys.set(func(op, name string) outcome {
 			if op == "sync" && strings.HasSuffix(name, ".jsonl") {
-				syncs++
+				syncs.Add(1)
 			}
 			return fine
 		})
@@ -155,28 +174,28 @@ func TestSyncTimes(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close(t.Context())
-		syncs = 0
+		syncs.Store(0)
 		put(t, l, 1, false)
 		time.Sleep(900 * time.Millisecond)
 		put(t, l, 1, false)
 		time.Sleep(99 * time.Millisecond)
 		synctest.Wait()
-		if syncs != 0 {
-			t.Errorf("%d syncs within a second", syncs)
+		if syncs.Load() != 0 {
+			t.Errorf("%d syncs within a second", syncs.Load())
 		}
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
-		if syncs != 1 {
-			t.Errorf("%d syncs after a second", syncs)
+		if syncs.Load() != 1 {
+			t.Errorf("%d syncs after a second", syncs.Load())
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if syncs != 1 {
-			t.Errorf("%d syncs after an hour at rest", syncs)
+		if syncs.Load() != 1 {
+			t.Errorf("%d syncs after an hour at rest", syncs.Load())
 		}
 		put(t, l, 1, true)
-		if syncs != 2 {
-			t.Errorf("%d syncs after a durable entry", syncs)
+		if syncs.Load() != 2 {
+			t.Errorf("%d syncs after a durable entry", syncs.Load())
 		}
 	})
 }
@@ -230,10 +249,10 @@ func TestRepairTimes(t *testing.T) {
 			t.Fatal(err)
 		}
 		put(t, l, 1, false)
-		tries := 0
+		var tries atomic.Int32
 		fsys.set(func(op, name string) outcome {
 			if op == "create" {
-				tries++
+				tries.Add(1)
 			}
 			if op == "sync" || op == "create" {
 				return fails
@@ -242,8 +261,8 @@ func TestRepairTimes(t *testing.T) {
 		})
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
-		if s := l.Status(); tries < 10 || tries > 20 || s.Error == "" {
-			t.Errorf("%d tries in 10 minutes, %+v", tries, s)
+		if s := l.Status(); tries.Load() < 10 || tries.Load() > 20 || s.Error == "" {
+			t.Errorf("%d tries in 10 minutes, %+v", tries.Load(), s)
 		}
 		fsys.set(nil)
 		time.Sleep(time.Minute)
