@@ -25,9 +25,6 @@ func ParseRoleARN(s string) (RoleARN, error) {
 		return RoleARN{}, broker.Errorf(broker.CodeConfig, "%.200q is not a role's ARN: %s", s, why).
 			WithHint("a role's ARN looks like arn:aws:iam::111122223333:role/NAME")
 	}
-	if len(s) > 2048 {
-		return malformed("it is longer than 2048 characters")
-	}
 	parts := strings.SplitN(s, ":", 6)
 	if len(parts) != 6 || parts[0] != "arn" {
 		return malformed("it is not arn:PARTITION:iam::ACCOUNT:role/NAME")

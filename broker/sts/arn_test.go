@@ -24,6 +24,7 @@ func TestParseRoleARN(t *testing.T) {
 		"", "Deploy", "arn", "arn:aws:iam::111122223333:role/",
 		"arn:aws:iam::111122223333:role",
 		"arn:aws:iam::111122223333:roleDeploy",
+		"arn:aws:iam::111122223333:roles/Deploy",
 		"arn:aws:iam::111122223333:user/alice",
 		"arn:aws:iam::111122223333:root",
 		"arn:aws:sts::111122223333:assumed-role/Deploy/s",

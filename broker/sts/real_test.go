@@ -274,7 +274,7 @@ func TestTinyproxy(t *testing.T) {
 		if _, err := c.AssumeRole(t.Context(), key(), assume(), broker.Target{}); err != nil {
 			t.Fatal(err)
 		}
-		if b, _ := os.ReadFile(log); bytes.Contains(b, []byte("CONNECT")) {
+		if b, _ := os.ReadFile(log); bytes.Contains(b, []byte("CONNECT "+name)) {
 			t.Errorf("the proxy was asked: %s", b)
 		}
 	})

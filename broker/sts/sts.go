@@ -286,11 +286,8 @@ func backoff(attempt int) time.Duration {
 	return d/2 + rand.N(d/2)
 }
 
-// sleep waits for d and reports whether ctx leaves time for another attempt.
+// sleep waits for d, and reports false when ctx ends first.
 func sleep(ctx context.Context, d time.Duration) bool {
-	if until, ok := ctx.Deadline(); ok && time.Until(until) <= d {
-		return false
-	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

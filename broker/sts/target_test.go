@@ -93,7 +93,7 @@ func TestIsRegion(t *testing.T) {
 		}
 	}
 	for _, r := range []string{"", "eu", "eu-west", "eu-west-", "-west-1", "eu--1", "EU-WEST-1", "eu-west-1.evil.example", "eu-west-1/", "eu-west-1@x",
-		"eu-west-123", "aws-global", "eu-west-1\n", "é-west-1", strings.Repeat("a", 40) + "-b-1"} {
+		"eu-west-123", "aws-global", "eu-west-1\n", "é-west-1", strings.Repeat("a", 40) + "-b-1", strings.Repeat("a-", 20) + "1"} {
 		if sts.IsRegion(r) {
 			t.Errorf("%q is accepted", r)
 		}
