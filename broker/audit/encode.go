@@ -47,6 +47,7 @@ type encoder struct {
 	b     []byte
 	cuts  []string // the fields that were cut
 	tight bool
+	err   error // why the entry could not be written, set under the log's lock
 }
 
 // encode writes all of e but its number and time.

@@ -28,7 +28,7 @@ const (
 func Abandon(l *Log) {
 	l.mu.Lock()
 	l.closed = true
-	l.batch.lines = nil
+	l.batch.lines, l.batch.written, l.unwritten = nil, 0, nil
 	l.broken = nil
 	l.timer.Stop()
 	l.mu.Unlock()

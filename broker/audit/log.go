@@ -68,11 +68,12 @@ const (
 
 // A Log is an open audit log. It implements [broker.Log].
 //
-// Three parties change it. Writers, in Append, number and write entries one
-// after the other under mu: that order is the log's. The syncer, one
-// goroutine, brings written lines to the disk (one fdatasync for all who
-// wait), begins segments, repairs after a failure, and then adds the lines to
-// the tree. The signer, another goroutine, signs the tree's head.
+// Three parties change it. Writers, in Append, number entries under mu: that
+// order is the log's. Those who do not wait for the disk also write, what
+// others have added included. The syncer, one goroutine, writes the rest and
+// brings it to disk (one write and one fdatasync for all who wait), begins
+// segments, repairs after a failure, and then adds the lines to the tree. The
+// signer, another goroutine, signs the tree's head.
 type Log struct {
 	dir    string
 	opts   Options
@@ -83,20 +84,23 @@ type Log struct {
 
 	// mu is held across write(2), and across all of a repair: while either
 	// goes on, nothing can be released anyway. It is not held across fsync.
-	mu      sync.Mutex
-	seg     segment
-	next    int64  // the next entry's number
-	batch   *batch // what was written since the last sync began
-	spare   []byte // for the next batch
-	broken  error  // why nothing can be written until a repair; seg's file is not to be trusted
-	full    bool   // a writer waits for a new segment, so all do
-	cuts    []cut  // what repairs could not take out of old segments yet
-	signed  int64  // how many entries the last checkpoint covers
-	failure error  // of the last Append, nil when it went well
-	refused error  // why nothing is signed any more
-	closed  bool
-	timer   *time.Timer // wakes the syncer for lines that nobody waits for
-	waiting bool        // the timer is set
+	mu    sync.Mutex
+	seg   segment
+	next  int64  // the next entry's number
+	batch *batch // what came since the last sync began
+	spare []byte // for the next batch
+	// unwritten are the entries of the batch that are not in the file yet.
+	// Their writers all wait; while broken is set there are none.
+	unwritten []*encoder
+	broken    error // why nothing can be written until a repair; seg's file is not to be trusted
+	full      bool  // a writer waits for a new segment, so all do
+	cuts      []cut // what repairs could not take out of old segments yet
+	signed    int64 // how many entries the last checkpoint covers
+	failure   error // of the last Append, nil when it went well
+	refused   error // why nothing is signed any more
+	closed    bool
+	timer     *time.Timer // wakes the syncer for lines that nobody waits for
+	waiting   bool        // the timer is set
 
 	wake       chan struct{}   // the syncer's, one place
 	ctx        context.Context // done once Close is called
@@ -136,7 +140,8 @@ type cut struct {
 
 // A batch is a run of lines that one sync brings to disk.
 type batch struct {
-	lines   []byte // whole lines as written, newlines included
+	lines   []byte // whole lines, newlines included
+	written int    // bytes of them that are in the file
 	waiters atomic.Int32
 	done    chan struct{} // closed once err and room are final
 	err     error         // the lines are not known to be on disk
@@ -268,7 +273,6 @@ func (l *Log) append(ctx context.Context, e *broker.Event, durable bool) error {
 		return err
 	}
 	x := l.events.Get().(*encoder)
-	defer l.events.Put(x)
 	x.encode(e, l.opts.Command)
 
 	l.mu.Lock()
@@ -277,15 +281,13 @@ func (l *Log) append(ctx context.Context, e *broker.Event, durable bool) error {
 			l.failure = err
 		}
 		l.mu.Unlock()
+		l.events.Put(x)
 		return err
 	}
-	b, err := l.writeLocked(x)
-	l.failure = err
-	if err != nil {
-		l.mu.Unlock()
-		return err
-	}
-	if durable {
+	b := l.addLocked(x)
+	if !durable {
+		l.flushLocked()
+	} else {
 		b.waiters.Add(1)
 	}
 	wake := durable || len(b.lines) >= syncBytes
@@ -297,18 +299,17 @@ func (l *Log) append(ctx context.Context, e *broker.Event, durable bool) error {
 	if wake {
 		l.wakeSyncer()
 	}
-	if !durable {
-		return nil
+	if durable {
+		if err := wait(ctx, b); err != nil {
+			return err // and x is not ours to give back
+		}
 	}
-	if err := wait(ctx, b); err != nil {
-		return err
+	err := x.err
+	if err == nil && durable {
+		err = b.err
 	}
-	if b.err != nil {
-		l.mu.Lock()
-		l.failure = b.err
-		l.mu.Unlock()
-	}
-	return b.err
+	l.events.Put(x)
+	return err
 }
 
 // makeRoomLocked waits until n bytes can be written: for a repair, a new
@@ -318,7 +319,8 @@ func (l *Log) makeRoomLocked(ctx context.Context, n int) error {
 		if l.closed {
 			return unwritable(l.dir, errClosed)
 		}
-		tooLong := l.seg.size > 0 && l.seg.size+int64(n) > l.opts.SegmentSize
+		size := l.seg.size + int64(len(l.batch.lines)-l.batch.written)
+		tooLong := size > 0 && size+int64(n) > l.opts.SegmentSize
 		if l.broken == nil && !tooLong && !l.full && len(l.batch.lines) < maxPending {
 			return nil
 		}
@@ -338,30 +340,52 @@ func (l *Log) makeRoomLocked(ctx context.Context, n int) error {
 	}
 }
 
-// writeLocked gives the entry its place and writes it. What a failed write
-// left behind is cut off again, so that the next one begins where this did.
-func (l *Log) writeLocked(x *encoder) (*batch, error) {
-	line := x.line(l.next, l.opts.Now())
-	n, err := l.seg.f.WriteAt(line, l.seg.size)
-	if err == nil && n < len(line) {
-		err = fmt.Errorf("%d of %d bytes were written", n, len(line))
+// addLocked gives the entry its place in the log. It is not written yet: one
+// write serves all who wait for the disk together.
+func (l *Log) addLocked(x *encoder) *batch {
+	b := l.batch
+	if b.lines == nil {
+		b.lines, l.spare = l.spare[:0], nil
 	}
-	if err != nil {
+	x.err = nil
+	b.lines = append(b.lines, x.line(l.next, l.opts.Now())...)
+	l.next++
+	l.unwritten = append(l.unwritten, x)
+	return b
+}
+
+// flushLocked writes what was added. When that fails, those entries are taken
+// back, and their writers find the error in their encoders; what the write
+// left behind is cut off again, so that the next one begins where this did.
+func (l *Log) flushLocked() {
+	b := l.batch
+	lines := b.lines[b.written:]
+	if len(lines) == 0 {
+		return
+	}
+	n, err := l.seg.f.WriteAt(lines, l.seg.size)
+	if err == nil && n < len(lines) {
+		err = fmt.Errorf("%d of %d bytes were written", n, len(lines))
+	}
+	if err == nil {
+		l.seg.size += int64(len(lines))
+		b.written = len(b.lines)
+		l.failure = nil
+	} else {
 		if terr := l.seg.f.Truncate(l.seg.size); terr != nil {
 			// What is at the end of the segment is not known, so the
 			// next entry goes to another one.
 			l.broken = terr
 		}
-		return nil, unwritable(l.dir, err)
+		b.lines = b.lines[:b.written]
+		l.next -= int64(len(l.unwritten))
+		l.failure = unwritable(l.dir, err)
+		for _, x := range l.unwritten {
+			x.err = l.failure
+		}
 	}
-	l.seg.size += int64(len(line))
-	l.next++
-	b := l.batch
-	if b.lines == nil {
-		b.lines, l.spare = l.spare[:0], nil
-	}
-	b.lines = append(b.lines, line...)
-	return b, nil
+	clear(l.unwritten)
+	l.unwritten = l.unwritten[:0]
 }
 
 func wait(ctx context.Context, b *batch) error {

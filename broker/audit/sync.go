@@ -53,6 +53,7 @@ func (l *Log) commit() {
 		l.mu.Unlock()
 		return
 	}
+	l.flushLocked()
 	l.batch = &batch{done: make(chan struct{})}
 	l.timer.Stop()
 	l.waiting = false
@@ -141,11 +142,13 @@ func (l *Log) repair(b *batch, cause error) (lines []byte) {
 	later := l.batch
 	l.batch = &batch{done: make(chan struct{})}
 	lines = append(b.lines, later.lines...)
+	clear(l.unwritten) // moved or kept with the others
+	l.unwritten = l.unwritten[:0]
 
 	err := l.moveLocked(lines)
 	if err != nil {
 		l.broken = cause
-		l.batch.lines = lines
+		l.batch.lines, l.batch.written = lines, len(lines)
 		lines = nil
 		err = unwritable(l.dir, err)
 		l.failure = err
