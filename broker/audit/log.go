@@ -115,6 +115,7 @@ type Log struct {
 	repairIn time.Duration // pause before the next attempt
 	made     int           // number of a segment that a failed attempt may have left behind
 	hashes   hashFile
+	leaf     []byte // 0x00 and a line, to be hashed
 
 	treeMu sync.Mutex // the syncer writes the tree, the signer reads it
 	tree   tree       // over synced entries alone

@@ -240,11 +240,10 @@ func (l *Log) grow(lines []byte) {
 		return
 	}
 	l.treeMu.Lock()
-	buf := make([]byte, 1+MaxEntry)
 	for len(lines) > 0 {
 		end := bytes.IndexByte(lines, '\n')
-		copy(buf[1:], lines[:end])
-		l.hashes.pending = l.tree.push(leafHash(buf, 1, 1+end), l.hashes.pending)
+		l.leaf = append(append(l.leaf[:0], 0), lines[:end]...)
+		l.hashes.pending = l.tree.push(leafHash(l.leaf, 1, 1+end), l.hashes.pending)
 		lines = lines[end+1:]
 	}
 	l.treeMu.Unlock()
