@@ -29,10 +29,10 @@ func (c *client) prompt(question string, e echo) (string, error) {
 // promptError turns a prompt's error into what the user reads: doing is what
 // could not be done, and the hint is the way to answer without a terminal.
 func promptError(err error, doing, hint string, args ...any) error {
-	switch {
-	case errors.Is(err, errNoTerminal):
-		return broker.Errorf(broker.CodePromptUnavailable, "%s: %w", doing, err).WithHint(hint, args...)
-	case errors.Is(err, io.EOF):
+	if _, ok := errors.AsType[*broker.Error](err); ok {
+		return err
+	}
+	if errors.Is(err, io.EOF) {
 		return broker.Errorf(broker.CodeCancelled, "cancelled at the prompt")
 	}
 	return broker.Errorf(broker.CodePromptUnavailable, "%s: %w", doing, err).WithHint(hint, args...)
