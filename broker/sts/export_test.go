@@ -26,7 +26,6 @@ var (
 	CheckEndpoint = checkEndpoint
 	IsRegion      = isRegion
 	Product       = product
-	Backoff       = backoff
 )
 
 // GoesDirectly reports whether a URL is asked without the proxy.

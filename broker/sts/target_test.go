@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -292,21 +291,5 @@ func TestProduct(t *testing.T) {
 		if got := sts.Product(in); got != want {
 			t.Errorf("product(%q) = %q, want %q", in, got, want)
 		}
-	}
-}
-
-// Idle connections end by themselves: a daemon that rests holds none.
-func TestIdleConnectionsAreFew(t *testing.T) {
-	f := newFake(t, grant)
-	c := newClient(t, sts.Config{EndpointURL: f.URL})
-	for range 20 {
-		if _, err := c.AssumeRole(t.Context(), key(), assume(), broker.Target{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	c.Close()
-	before := runtime.NumGoroutine()
-	if before > 30 {
-		t.Errorf("%d goroutines after Close", before)
 	}
 }
