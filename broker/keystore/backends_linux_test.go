@@ -315,7 +315,7 @@ func TestSecretServiceDialog(t *testing.T) {
 	d.lock()
 	s := d.store(func(cfg *Config) {
 		cfg.Env = append(cfg.Env, display)
-		cfg.Deadline, cfg.PromptDeadline = 2*time.Second, 2001*time.Millisecond
+		cfg.Deadline, cfg.PromptDeadline = 5*time.Second, 5*time.Second
 	})
 	_, err = s.Key(t.Context(), "ops")
 	if e := wantCode(t, err, broker.CodeKeychainLocked); !strings.Contains(e.Message, "dialog was not answered") {

@@ -65,8 +65,13 @@ func (c *call) run() {
 	} else {
 		<-aborted
 	}
-	if err == nil || c.ctx.Err() != nil {
-		c.deliver(result{answer: a, err: err})
+	if c.ctx.Err() != nil { // and so the caller has left, or is about to
+		clear(a.value)
+		p.wait()
+		return
+	}
+	if err == nil {
+		c.deliver(result{answer: a})
 		p.wait()
 		return
 	}
@@ -79,7 +84,7 @@ func (c *call) run() {
 	c.deliver(result{err: broker.Errorf(broker.CodeInternal, "the keychain helper gave no answer (%w; %s)%s", err, status, words)})
 }
 
-// deliver hands r to the caller, or clears it where the caller has left.
+// deliver hands r to the caller, or clears it where the caller leaves.
 func (c *call) deliver(r result) {
 	select {
 	case c.result <- r:
@@ -121,26 +126,31 @@ func (c *call) talk(rw io.ReadWriter) (answer, error) {
 
 // ended says why the call's context did.
 func (c *call) ended() error {
-	const doing = "the keychain (%s) did not answer"
 	backend, cause := c.req.Backend, context.Cause(c.ctx)
+	if cause != errDeadline && !errors.Is(cause, context.DeadlineExceeded) {
+		return broker.Errorf(broker.CodeCancelled, "the call to the keychain (%s) was given up: %w", backend, cause)
+	}
+	late := func(code broker.Code, format string, args ...any) *broker.Error {
+		if cause != errDeadline { // the caller's
+			format, args = format+": %w", append(args, cause)
+		}
+		return broker.Errorf(code, format, args...)
+	}
 	waited := time.Since(c.began).Round(100 * time.Millisecond)
 	switch {
-	case cause != errDeadline && !errors.Is(cause, context.DeadlineExceeded):
-		return broker.Errorf(broker.CodeCancelled, "the call to the keychain (%s) was given up: %w", backend, cause)
 	case !c.started.Load():
-		return broker.Errorf(broker.CodeKeychainTimeout, doing+" in %s: earlier calls still wait for it: %w", backend, waited, cause).
+		return late(broker.CodeKeychainTimeout, "the keychain (%s) did not answer in %s: earlier calls still wait for it", backend, waited).
 			WithHint("look for a dialog of the keychain, or restart its service")
 	case c.locked.Load():
-		return broker.Errorf(broker.CodeKeychainLocked, "the keychain (%s) is locked and its dialog was not answered in %s: %w", backend, waited, cause).
+		return late(broker.CodeKeychainLocked, "the keychain (%s) is locked and its dialog was not answered in %s", backend, waited).
 			WithHint("unlock the keychain and try again")
 	case c.prompted.Load():
-		return broker.Errorf(broker.CodeKeychainTimeout, doing+" in %s; it may have shown a dialog: %w", backend, waited, cause).
+		return late(broker.CodeKeychainTimeout, "the keychain (%s) did not answer in %s; it may have shown a dialog", backend, waited).
 			WithHint("try again and answer the dialog")
-	default:
-		c.cfg.Logger.Warn("keychain hangs", "op", c.req.Op, "keychain", backend, "waited", waited)
-		return broker.Errorf(broker.CodeKeychainTimeout, doing+" in %s: %w", backend, waited, cause).
-			WithHint("its service hangs: restart it, or log in again")
 	}
+	c.cfg.Logger.Warn("keychain hangs", "op", c.req.Op, "keychain", backend, "waited", waited)
+	return late(broker.CodeKeychainTimeout, "the keychain (%s) did not answer in %s", backend, waited).
+		WithHint("its service hangs: restart it, or log in again")
 }
 
 // tail keeps the beginning of what a helper says on stderr: a refusal, or the

@@ -44,10 +44,16 @@ func TestBrokenHelper(t *testing.T) {
 		{"unknown code", "makes no sense"},
 		{"other key", "makes no sense"},
 		{"other backend", "makes no sense"},
+		{"unknown backend", "makes no sense"},
 		{"no secret", "makes no sense"},
 	} {
 		t.Run(c.fault, func(t *testing.T) {
-			s := newStore(t, withFault(c.fault))
+			s := newStore(t, func(cfg *Config) {
+				withFault(c.fault)(cfg)
+				if c.fault == "unknown backend" {
+					cfg.Backend = "auto" // a named one must be that one
+				}
+			})
 			_, err := s.Key(t.Context(), "ops")
 			if e := wantCode(t, err, broker.CodeInternal); !strings.Contains(e.Message, c.says) {
 				t.Errorf("error %q does not say %q", e.Message, c.says)
@@ -64,8 +70,8 @@ func TestHungHelper(t *testing.T) {
 	}{
 		{"hang", broker.CodeKeychainTimeout, func(c *Config) { c.Deadline = 50 * time.Millisecond }},
 		{"hang with request", broker.CodeKeychainTimeout, func(c *Config) { c.Deadline = 50 * time.Millisecond }},
-		{"hang with dialog", broker.CodeKeychainTimeout, func(c *Config) { c.Deadline, c.PromptDeadline = time.Second, 1001*time.Millisecond }},
-		{"hang with unlock dialog", broker.CodeKeychainLocked, func(c *Config) { c.Deadline, c.PromptDeadline = time.Second, 1001*time.Millisecond }},
+		{"hang with dialog", broker.CodeKeychainTimeout, func(c *Config) { c.Deadline, c.PromptDeadline = 3*time.Second, 3*time.Second }},
+		{"hang with unlock dialog", broker.CodeKeychainLocked, func(c *Config) { c.Deadline, c.PromptDeadline = 3*time.Second, 3*time.Second }},
 	} {
 		t.Run(c.fault, func(t *testing.T) {
 			t.Parallel()

@@ -127,6 +127,9 @@ func faultyHelper(fault string) {
 	case "other backend":
 		r := listen()
 		say(answer{State: stateDone, Backend: "pass", Key: broker.KeyInfo{Name: r.Name}}, []byte("s"))
+	case "unknown backend":
+		r := listen()
+		say(answer{State: stateDone, Backend: "vault", Key: broker.KeyInfo{Name: r.Name}}, []byte("s"))
 	case "no secret":
 		r := listen()
 		say(answer{State: stateDone, Backend: r.Backend, Key: broker.KeyInfo{Name: r.Name}}, nil)

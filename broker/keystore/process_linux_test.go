@@ -455,14 +455,29 @@ func TestDaemonStaysOffTheBus(t *testing.T) {
 
 	for _, set := range []string{"DBUS_SESSION_BUS_ADDRESS=" + address, "DBUS_SESSION_BUS_ADDRESS=autolaunch:", "XDG_RUNTIME_DIR=" + runtimeDir} {
 		s := newStore(t, func(cfg *Config) {
-			cfg.Backend, cfg.Deadline = "secret-service", 300*time.Millisecond
+			cfg.Backend, cfg.Deadline = "secret-service", 30*time.Second
 			cfg.Env = []string{"XDG_RUNTIME_DIR=" + runtimeDir, set, "PATH=" + path}
 		})
-		wantCode(t, s.Probe(t.Context()), broker.CodeKeychainTimeout)
-		if !touched(bus) {
-			t.Errorf("with %q a helper does not dial the bus: this test proves nothing", set)
+		ctx, cancel := context.WithCancel(t.Context())
+		bus.SetDeadline(time.Time{})
+		go func() {
+			if conn, err := bus.Accept(); err == nil {
+				defer conn.Close()
+				cancel()
+				<-t.Context().Done() // the bus stays silent
+			}
+		}()
+		if code := broker.CodeOf(s.Probe(ctx)); code != broker.CodeCancelled {
+			t.Errorf("with %q a helper does not dial the bus (%s): this test proves nothing", set, code)
 		}
+		cancel()
 	}
+	// A bus that is silent costs the deadline.
+	s := newStore(t, func(cfg *Config) {
+		cfg.Backend, cfg.Deadline = "secret-service", 200*time.Millisecond
+		cfg.Env = []string{"DBUS_SESSION_BUS_ADDRESS=" + address}
+	})
+	wantCode(t, s.Probe(t.Context()), broker.CodeKeychainTimeout)
 
 	// A helper launches none either.
 	for _, backend := range []string{"auto", "secret-service", "kwallet"} {
