@@ -22,7 +22,7 @@ const (
 // and quote nothing.
 func (c *Client) session(in *types.Credentials, x *exchange) (broker.STSSession, error) {
 	if in == nil {
-		return broker.STSSession{}, errNoCredentials
+		return broker.STSSession{}, errors.New("it holds no credentials")
 	}
 	s := broker.STSSession{
 		Credentials: broker.Credentials{

@@ -13,8 +13,9 @@ import (
 )
 
 // A proxyConfig decides which requests go through a proxy, as
-// golang.org/x/net/http/httpproxy decides it by NO_PROXY. (That package is
-// not used because of the Unicode tables it brings: our hosts are ASCII.)
+// golang.org/x/net/http/httpproxy decides it by NO_PROXY, but for entries that
+// make no sense, which are errors here. That package would bring
+// golang.org/x/text for host names that are not ASCII; ours are.
 type proxyConfig struct {
 	proxy  *url.URL // nil for none
 	except []exception

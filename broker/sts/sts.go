@@ -23,7 +23,6 @@ package sts
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -112,7 +111,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c.api = awssts.New(awssts.Options{
 		HTTPClient:   c.transport,
-		HTTPSignerV4: c,
+		HTTPSignerV4: signer{cfg.Now},
 		// Retries are call's: it knows what must not be sent twice. And skew
 		// is the signer's, so that one wrong clock is learnt only once.
 		Retryer:                    aws.NopRetryer{},
@@ -309,12 +308,14 @@ func (k *call) reveal(context.Context) (aws.Credentials, error) {
 	}, nil
 }
 
-// SignHTTP implements the SDK's HTTPSignerV4: it signs for AWS's time when
-// this machine's clock is known to be wrong. The signer is new for each
-// request, because one that lives keeps the key it derived from the secret.
-func (c *Client) SignHTTP(ctx context.Context, creds aws.Credentials, r *http.Request, payloadHash, service, region string, _ time.Time, optFns ...func(*v4.SignerOptions)) error {
+// A signer is the SDK's HTTPSignerV4. It signs for AWS's time when this
+// machine's clock is known to be wrong. Each request gets a v4.Signer of its
+// own, because one that lives keeps the key it derived from the secret.
+type signer struct{ now func() time.Time }
+
+func (s signer) SignHTTP(ctx context.Context, creds aws.Credentials, r *http.Request, payloadHash, service, region string, _ time.Time, optFns ...func(*v4.SignerOptions)) error {
 	x := ctx.Value(exchangeKey{}).(*exchange)
-	at := c.now().Add(x.skew)
+	at := s.now().Add(x.skew)
 	return v4.NewSigner().SignHTTP(ctx, creds, r, payloadHash, service, region, at.UTC(), optFns...)
 }
 
@@ -390,5 +391,3 @@ func (k *call) check() error {
 	}
 	return nil
 }
-
-var errNoCredentials = errors.New("it holds no credentials")

@@ -148,15 +148,18 @@ func readAnswer(res *http.Response) ([]byte, error) {
 	if res.ContentLength > maxAnswer {
 		return nil, errTooLarge
 	}
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
-	if err == nil && len(body) > maxAnswer {
+	// Large enough from the start, as what it grew out of is not cleared.
+	room := max(16<<10, res.ContentLength+bytes.MinRead)
+	buf := bytes.NewBuffer(make([]byte, 0, room))
+	_, err := buf.ReadFrom(io.LimitReader(res.Body, maxAnswer+1))
+	if err == nil && buf.Len() > maxAnswer {
 		err = errTooLarge
 	}
 	if err != nil {
-		clear(body)
+		clear(buf.Bytes())
 		return nil, err
 	}
-	return body, nil
+	return buf.Bytes(), nil
 }
 
 // parseError returns the code and message of an error answer, "" when it is
