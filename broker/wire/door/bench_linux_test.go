@@ -38,11 +38,13 @@ func BenchmarkCallerAgain(b *testing.B) {
 		b.Fatalf("%+v, %v", c, err)
 	}
 	b.ReportAllocs()
+	start := cpuTime(b)
 	for b.Loop() {
 		if _, err := p.caller(); err != nil {
 			b.Fatal(err)
 		}
 	}
+	reportCPU(b, start)
 	b.ReportMetric(float64(len(c.Ancestors)), "ancestors")
 }
 
@@ -62,6 +64,7 @@ func benchmarkNewConnection(b *testing.B, before func(*processes)) {
 	server, _ := pair(b)
 	var ancestors int
 	b.ReportAllocs()
+	start := cpuTime(b)
 	for b.Loop() {
 		before(ps)
 		p, err := ps.peer(server)
@@ -75,5 +78,6 @@ func benchmarkNewConnection(b *testing.B, before func(*processes)) {
 		ancestors = len(c.Ancestors)
 		p.close()
 	}
+	reportCPU(b, start)
 	b.ReportMetric(float64(ancestors), "ancestors")
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -293,6 +294,13 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+func TestTimeouts(t *testing.T) {
+	s := New(Config{Logger: slog.New(slog.DiscardHandler)})
+	if h := s.http; h.ReadTimeout != readTimeout || h.IdleTimeout != idleTimeout || h.WriteTimeout != writeTimeout || h.WriteTimeout < time.Minute {
+		t.Errorf("read %s, idle %s, write %s", h.ReadTimeout, h.IdleTimeout, h.WriteTimeout)
+	}
+}
+
 // A client that says nothing, or too slowly, loses its connection; one that
 // waits for an answer does not.
 func TestSlowClients(t *testing.T) {
@@ -446,6 +454,7 @@ func TestShutdown(t *testing.T) {
 		return c
 	}
 	silent := dial("")
+	silent.SetReadDeadline(time.Now().Add(4 * time.Second)) // net/http itself waits for 5 s
 	idle := dial("GET /v1/status HTTP/1.1\r\nHost: gatepass\r\n\r\n")
 	idleReader := bufio.NewReader(idle)
 	if _, err := http.ReadResponse(idleReader, nil); err != nil {

@@ -76,7 +76,7 @@ func New(cfg Config) *Server {
 	}
 	s.http = &http.Server{
 		Handler:        s.handler(),
-		ReadTimeout:    readTimeout, // ended once the body is read, see Server.read
+		ReadTimeout:    readTimeout,
 		IdleTimeout:    idleTimeout,
 		WriteTimeout:   writeTimeout,
 		MaxHeaderBytes: maxHeader,

@@ -61,7 +61,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, http.StatusMethodNotAllowed, broker.Errorf(broker.CodeUsage, "%s takes %s, not %q", r.RequestURI, strings.Join(allowed, " and "), r.Method))
 		return
 	}
-	body, status, err := readBody(w, r)
+	body, status, err := readBody(r)
 	defer clear(body) // it may hold a key
 	if err != nil {
 		s.refuse(w, status, err)
@@ -119,13 +119,12 @@ func checkHead(r *http.Request) (status int, err error) {
 
 // readBody reads and checks the body of r: JSON for a POST, nothing else. A
 // refused body is not read to its end: its connection is closed.
-func readBody(w http.ResponseWriter, r *http.Request) (body []byte, status int, err error) {
-	control := http.NewResponseController(w)
+func readBody(r *http.Request) (body []byte, status int, err error) {
 	if r.Method != "POST" {
 		if r.ContentLength != 0 {
 			return nil, http.StatusBadRequest, broker.Errorf(broker.CodeUsage, "a %s has no body", r.Method)
 		}
-		return nil, 0, control.SetReadDeadline(time.Time{})
+		return nil, 0, nil
 	}
 	if types := r.Header["Content-Type"]; len(types) > 0 {
 		kind, _, err := mime.ParseMediaType(types[0])
@@ -151,9 +150,7 @@ func readBody(w http.ResponseWriter, r *http.Request) (body []byte, status int, 
 	if err := checkJSON(body); err != nil {
 		return body, http.StatusBadRequest, broker.Errorf(broker.CodeUsage, "the body cannot be used: %w", err)
 	}
-	// The time to read is over. Left in place it would end the request too:
-	// net/http reads on, to notice that the client hangs up.
-	return body, 0, control.SetReadDeadline(time.Time{})
+	return body, 0, nil
 }
 
 // decode reads a body that checkJSON has passed. Its errors name the field

@@ -431,9 +431,9 @@ func (p *peer) caller() (broker.Caller, error) {
 			p.dropChain()
 		}
 	}
+	p.last.Resolved = p.resolved // false again if the chain was dropped
 	switch {
 	case !consistent:
-		p.last.Resolved = false
 	case p.ps.full():
 		p.dropChain()
 	case p.hasPidfds():
@@ -588,7 +588,6 @@ func (p *peer) describe(s stat) {
 		p.tty, c.TTY = s.tty, ttyName(s.tty)
 	}
 	c.Cwd = p.self.cwd(c.Cwd)
-	c.Resolved = p.resolved
 }
 
 func (ps *processes) process(p *process, img *image) broker.Process {
