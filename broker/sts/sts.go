@@ -32,6 +32,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	awssts "github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/aws-sdk-go-v2/service/sts/types"
 
@@ -300,12 +301,10 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // reveal hands the credentials to the SDK as it signs. The SDK wants strings,
 // which cannot be overwritten: the copies made here live until the garbage
 // collector finds them unused, after the call. None is kept.
-func (k *call) reveal(context.Context) (aws.Credentials, error) {
-	return aws.Credentials{
-		AccessKeyID:     k.creds.AccessKeyID,
-		SecretAccessKey: k.creds.SecretAccessKey.Reveal(),
-		SessionToken:    k.creds.SessionToken.Reveal(),
-	}, nil
+func (k *call) reveal(ctx context.Context) (aws.Credentials, error) {
+	return credentials.NewStaticCredentialsProvider(
+		k.creds.AccessKeyID, k.creds.SecretAccessKey.Reveal(), k.creds.SessionToken.Reveal(),
+	).Retrieve(ctx)
 }
 
 // A signer is the SDK's HTTPSignerV4. It signs for AWS's time when this

@@ -34,8 +34,15 @@ func TestMain(m *testing.M) {
 		return
 	}
 	time.Local = time.UTC // what is shown as local time is compared
-	os.Exit(m.Run())
+	status := m.Run()
+	if builtPrograms != "" {
+		os.RemoveAll(builtPrograms)
+	}
+	os.Exit(status)
 }
+
+// builtPrograms is where the real programs were built, if they were.
+var builtPrograms string
 
 // programs returns a directory that holds both programs.
 func programs(t testing.TB) string {

@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -13,6 +15,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -34,9 +37,6 @@ import (
 //	killdaemon [SIGNAL]    kill -9 (or SIGNAL) the daemon and wait until it is gone
 //	noleak TEXT FILE...    no file, nor the last output, holds TEXT
 func TestScripts(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("the scripts are written for Unix")
-	}
 	bin := buildPrograms(t)
 	root, err := os.MkdirTemp("", "gp") // short: a socket's path must fit 108 bytes
 	if err != nil {
@@ -61,19 +61,31 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// buildPrograms builds the three programs as install.sh does, with -race if
-// this test is.
-func buildPrograms(tb testing.TB) string {
-	tb.Helper()
-	dir := tb.TempDir()
-	args := []string{"build", "-o", dir + string(filepath.Separator)}
+// built builds the programs and returns where they are.
+var built = sync.OnceValues(func() (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "gatepass-bin"); err != nil {
+		return "", err
+	}
+	builtPrograms = dir
+	args := []string{"build", "-tags", "urfave_cli_no_docs", "-o", dir + string(filepath.Separator)}
 	if raceEnabled {
 		args = append(args, "-race")
 	}
 	cmd := exec.Command("go", append(args, "gatepass/cmd/gatepass", "gatepass/cmd/gatepassd", "gatepass/cmd/gatepass-sandbox",
 		"gatepass/cmd/gatepass/testdata/gosdk")...)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		tb.Fatalf("%v: %v\n%s", cmd, err, out)
+		return dir, fmt.Errorf("%v: %w\n%s", cmd, err, out)
+	}
+	return dir, nil
+})
+
+// buildPrograms builds the real programs, once, as install.sh does, and with
+// -race if this test is. It returns their directory.
+func buildPrograms(tb testing.TB) string {
+	tb.Helper()
+	dir, err := built()
+	if err != nil {
+		tb.Fatal(err)
 	}
 	return dir
 }

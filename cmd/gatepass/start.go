@@ -191,7 +191,6 @@ func daemonEnvironment(environ []string) []string {
 		"DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY",
 		"GNUPGHOME", "PASSWORD_STORE_DIR",
 		"GATEPASS_CONFIG", "GATEPASS_SOCKET", "GATEPASS_FILE_PASSPHRASE",
-		"SSL_CERT_FILE", "SSL_CERT_DIR",
 	}
 	if runtime.GOOS == "windows" { // without these, nothing runs or finds its files
 		names = append(names, "SYSTEMROOT", "USERPROFILE", "USERNAME", "APPDATA", "LOCALAPPDATA", "TEMP", "TMP")

@@ -174,7 +174,7 @@ func TestFirstRequestStartsTheDaemon(t *testing.T) {
 	}
 	slices.Sort(names)
 	want := []string{"DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "GATEPASS_FILE_PASSPHRASE", "GATEPASS_READY_FD", "GATEPASS_SOCKET", "HOME",
-		"LC_ALL", "PATH", "SSL_CERT_FILE", "XDG_CONFIG_HOME", "XDG_SESSION_ID", "XDG_STATE_HOME"}
+		"LC_ALL", "PATH", "XDG_CONFIG_HOME", "XDG_SESSION_ID", "XDG_STATE_HOME"}
 	if !slices.Equal(names, want) {
 		t.Errorf("environment %q, want %q", names, want)
 	}

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gatepass/broker/sts/ststest"
+)
+
+// A warm credential-process, the whole process, and as a ratio to ssh-add -l
+// on an agent with one key, in turns.
+func BenchmarkCredentialProcess(b *testing.B) {
+	r := newRealm(b)
+	ours := func() *exec.Cmd { return r.command("gatepass", "credential-process", "deploy") }
+	theirs := sshAdd(b, r)
+	timed := func(cmd *exec.Cmd) time.Duration {
+		start := time.Now()
+		if err := cmd.Run(); err != nil {
+			b.Fatalf("%v: %v", cmd, err)
+		}
+		return time.Since(start)
+	}
+	timed(ours())
+	var us, them time.Duration
+	for b.Loop() {
+		us += timed(ours())
+		them += timed(theirs())
+	}
+	b.ReportMetric(float64(us.Nanoseconds())/float64(b.N), "ns/op")
+	b.ReportMetric(float64(us)/float64(them), "x-ssh-add")
+}
+
+// sshAdd starts an agent that holds one key, and returns what lists it.
+func sshAdd(b *testing.B, r *realm) func() *exec.Cmd {
+	for _, name := range []string{"ssh-agent", "ssh-add", "ssh-keygen"} {
+		if _, err := exec.LookPath(name); err != nil {
+			b.Skipf("%s is not here to compare with", name)
+		}
+	}
+	socket, key := filepath.Join(r.home, "agent"), filepath.Join(r.home, "key")
+	agent := exec.Command("ssh-agent", "-D", "-a", socket)
+	if err := agent.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { agent.Process.Kill(); agent.Wait() })
+	env := append(os.Environ(), "SSH_AUTH_SOCK="+socket)
+	for _, args := range [][]string{{"ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key}, {"ssh-add", "-q", key}} {
+		for try := 0; ; try++ {
+			cmd := exec.Command(args[0], args[1:]...)
+			cmd.Env = env
+			out, err := cmd.CombinedOutput()
+			if err == nil {
+				break
+			}
+			if try == 100 { // the agent takes its time to listen
+				b.Fatalf("%v: %v: %s", args, err, out)
+			}
+			os.Remove(key)
+			os.Remove(key + ".pub")
+		}
+	}
+	return func() *exec.Cmd {
+		cmd := exec.Command("ssh-add", "-l")
+		cmd.Env = env
+		return cmd
+	}
+}
+
+// Two hundred processes at once with nothing in the cache and 200 ms of STS
+// latency: how long after the session's arrival the last one has it.
+func BenchmarkColdCrowd(b *testing.B) {
+	const latency = 200 * time.Millisecond
+	r := newRealm(b)
+	var after time.Duration
+	calls := 0
+	for b.Loop() {
+		if out, err := r.command("gatepass", "daemon", "restart").CombinedOutput(); err != nil {
+			b.Fatalf("%v: %s", err, out)
+		}
+		r.aws.Faults().Clear()
+		r.aws.Faults().Add(ststest.Fault{Action: "AssumeRole", Delay: latency})
+		before := r.aws.Count("AssumeRole")
+		start := time.Now()
+		var crowd sync.WaitGroup
+		for range 200 {
+			crowd.Go(func() {
+				if out, err := r.command("gatepass", "credential-process", "deploy").CombinedOutput(); err != nil {
+					b.Errorf("%v: %s", err, out)
+				}
+			})
+		}
+		crowd.Wait()
+		after += time.Since(start) - latency
+		calls += r.aws.Count("AssumeRole") - before
+	}
+	b.ReportMetric(float64(after.Milliseconds())/float64(b.N), "ms-after-arrival")
+	b.ReportMetric(float64(calls)/float64(b.N), "AssumeRoles/op")
+}
+
+// Hand-outs from the cache of a real daemon, log on, over 32 keep-alive
+// connections; clients and daemon share the machine. With -benchtime 100000x
+// resident-MiB is what the daemon holds after so many requests.
+func BenchmarkHandOuts(b *testing.B) {
+	r := newRealm(b)
+	if out, err := r.command("gatepass", "credential-process", "deploy").CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	pid := r.daemonPID()
+	idle := residentMiB(b, pid)
+	cpu := cpuTicks(b, pid)
+	const body = `{"profile":"deploy","via":"credential-process"}`
+	request := fmt.Appendf(nil, "POST /v1/credentials HTTP/1.1\r\nHost: gatepass\r\nGatepass-Protocol: 1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	var clients sync.WaitGroup
+	b.ResetTimer()
+	for range 32 {
+		clients.Go(func() {
+			conn, err := net.Dial("unix", filepath.Join(r.home, "run", "gatepass", "gatepass.sock"))
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			defer conn.Close()
+			answers := bufio.NewReader(conn)
+			for left.Add(-1) >= 0 {
+				if _, err := conn.Write(request); err != nil {
+					b.Error(err)
+					return
+				}
+				if err := skipAnswer(answers); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	clients.Wait()
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "hand-outs/s")
+	b.ReportMetric(float64(cpuTicks(b, pid)-cpu)*1e4/float64(b.N), "daemon-µs/op")
+	b.ReportMetric(idle, "idle-MiB")
+	b.ReportMetric(residentMiB(b, pid), "resident-MiB")
+}
+
+// skipAnswer reads a 200 and its body, at the least cost.
+func skipAnswer(r *bufio.Reader) error {
+	length := 0
+	for first := true; ; first = false {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return err
+		}
+		if first && !strings.HasPrefix(line, "HTTP/1.1 "+strconv.Itoa(http.StatusOK)) {
+			return fmt.Errorf("answered %q", line)
+		}
+		if value, ok := strings.CutPrefix(line, "Content-Length: "); ok {
+			length, _ = strconv.Atoi(strings.TrimSpace(value))
+		}
+		if len(line) == 2 {
+			break
+		}
+	}
+	_, err := r.Discard(length)
+	return err
+}
+
+func residentMiB(b *testing.B, pid int) float64 {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	pages, err := strconv.Atoi(strings.Fields(string(data))[1])
+	if err != nil {
+		b.Fatal(err)
+	}
+	return float64(pages*os.Getpagesize()) / (1 << 20)
+}
+
+// cpuTicks is what a process used of the processors, in 1/100 s.
+func cpuTicks(b *testing.B, pid int) int {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
+	user, _ := strconv.Atoi(fields[11])
+	system, _ := strconv.Atoi(fields[12])
+	return user + system
+}
