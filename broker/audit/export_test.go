@@ -33,7 +33,7 @@ func Abandon(l *Log) {
 	l.timer.Stop()
 	l.mu.Unlock()
 	l.cancel()
-	<-l.syncerDone
+	<-l.growerDone
 	<-l.signerDone
 	l.closeFiles()
 }

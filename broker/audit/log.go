@@ -68,12 +68,12 @@ const (
 
 // A Log is an open audit log. It implements [broker.Log].
 //
-// Three parties change it. Writers, in Append, number entries under mu: that
-// order is the log's. Those who do not wait for the disk also write, what
-// others have added included. The syncer, one goroutine, writes the rest and
-// brings it to disk (one write and one fdatasync for all who wait), begins
-// segments, repairs after a failure, and then adds the lines to the tree. The
-// signer, another goroutine, signs the tree's head.
+// Writers, in Append, number entries under mu: that order is the log's. Those
+// who do not wait for the disk also write, what others have added included.
+// The syncer, one goroutine, writes the rest and brings it to disk (one write
+// and one fdatasync for all who wait), begins segments, and repairs after a
+// failure. What it has synced, a second goroutine adds to the tree, whose head
+// a third, the signer, signs.
 type Log struct {
 	dir    string
 	opts   Options
@@ -105,7 +105,7 @@ type Log struct {
 	wake       chan struct{}   // the syncer's, one place
 	ctx        context.Context // done once Close is called
 	cancel     context.CancelFunc
-	syncerDone chan struct{}
+	growerDone chan struct{} // the tree's goroutine, and so the syncer, have ended
 	signWake   chan struct{} // the signer's, one place
 	signerDone chan struct{}
 
@@ -114,11 +114,11 @@ type Log struct {
 	lastSync time.Duration // how long it took
 	repairIn time.Duration // pause before the next attempt
 	made     int           // number of a segment that a failed attempt may have left behind
-	hashes   hashFile
-	leaf     []byte // 0x00 and a line, to be hashed
 
-	treeMu sync.Mutex // the syncer writes the tree, the signer reads it
-	tree   tree       // over synced entries alone
+	synced chan []byte // lines, from the syncer to the tree
+	hashes hashFile    // the tree's goroutine's own
+	treeMu sync.Mutex  // the tree's goroutine writes it, the signer reads it
+	tree   tree        // over synced entries alone
 
 	sign signing // the signer's own, and Close's after it
 }
@@ -193,7 +193,8 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 		lock:       lock,
 		batch:      &batch{done: make(chan struct{})},
 		wake:       make(chan struct{}, 1),
-		syncerDone: make(chan struct{}),
+		synced:     make(chan []byte, 2),
+		growerDone: make(chan struct{}),
 		signWake:   make(chan struct{}, 1),
 		signerDone: make(chan struct{}),
 	}
@@ -208,6 +209,7 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 	}
 	l.wakeSigner() // for entries that were left unsigned
 	go l.syncer()
+	go l.grow()
 	go l.signAll()
 	if recovered != "" {
 		l.log.Warn("audit log recovered", "what", recovered)
@@ -428,7 +430,7 @@ func (l *Log) Close(ctx context.Context) error {
 	l.timer.Stop()
 	l.mu.Unlock()
 	l.cancel()
-	<-l.syncerDone
+	<-l.growerDone
 	<-l.signerDone
 	l.checkpoint(ctx)
 

@@ -12,7 +12,7 @@ import (
 
 // syncer brings batches to disk until Close.
 func (l *Log) syncer() {
-	defer close(l.syncerDone)
+	defer close(l.synced)
 	for {
 		select {
 		case <-l.wake:
@@ -79,15 +79,8 @@ func (l *Log) commit() {
 		close(b.done)
 	}
 	l.finishCuts()
-	l.grow(lines)
-
-	// What a burst has made large goes when there is less to do.
-	if keep := 4 * max(len(lines), 16<<10); cap(lines) <= min(keep, maxPending) {
-		l.mu.Lock()
-		if cap(lines) > cap(l.spare) {
-			l.spare = lines
-		}
-		l.mu.Unlock()
+	if len(lines) > 0 {
+		l.synced <- lines
 	}
 }
 
@@ -234,21 +227,33 @@ func (l *Log) cutFile(name string, to int64) error {
 	return f.Sync()
 }
 
-// grow adds synced lines to the tree and their hashes to the hash file.
-func (l *Log) grow(lines []byte) {
-	if len(lines) == 0 {
-		return
+// grow adds synced lines to the tree and their hashes to the hash file. It
+// has a goroutine of its own, so that this is done while the next lines are
+// on their way to the disk.
+func (l *Log) grow() {
+	defer close(l.growerDone)
+	var leaf []byte // 0x00 and a line, to be hashed
+	for lines := range l.synced {
+		l.treeMu.Lock()
+		for rest := lines; len(rest) > 0; {
+			end := bytes.IndexByte(rest, '\n')
+			leaf = append(append(leaf[:0], 0), rest[:end]...)
+			l.hashes.pending = l.tree.push(leafHash(leaf, 1, 1+end), l.hashes.pending)
+			rest = rest[end+1:]
+		}
+		l.treeMu.Unlock()
+		if err := l.hashes.flush(); err != nil {
+			l.log.Warn("audit log's hash file cannot be written; it will be rebuilt", "err", err)
+		}
+		l.wakeSigner()
+
+		// What a burst has made large goes when there is less to do.
+		if keep := 4 * max(len(lines), 16<<10); cap(lines) <= min(keep, maxPending) {
+			l.mu.Lock()
+			if cap(lines) > cap(l.spare) {
+				l.spare = lines
+			}
+			l.mu.Unlock()
+		}
 	}
-	l.treeMu.Lock()
-	for len(lines) > 0 {
-		end := bytes.IndexByte(lines, '\n')
-		l.leaf = append(append(l.leaf[:0], 0), lines[:end]...)
-		l.hashes.pending = l.tree.push(leafHash(l.leaf, 1, 1+end), l.hashes.pending)
-		lines = lines[end+1:]
-	}
-	l.treeMu.Unlock()
-	if err := l.hashes.flush(); err != nil {
-		l.log.Warn("audit log's hash file cannot be written; it will be rebuilt", "err", err)
-	}
-	l.wakeSigner()
 }
