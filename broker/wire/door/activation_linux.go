@@ -39,7 +39,6 @@ func Activation() (net.Listener, bool, error) {
 		return nil, false, broker.Errorf(broker.CodeConfig, "systemd passed %d sockets, and gatepassd serves one", n).
 			WithHint("gatepass.socket needs a single ListenStream=")
 	}
-	unix.CloseOnExec(activationFD)
 	for _, want := range []struct {
 		option, value int
 		what          string
@@ -59,7 +58,7 @@ func Activation() (net.Listener, bool, error) {
 	}
 	f := os.NewFile(activationFD, "systemd socket")
 	defer f.Close()
-	ln, err := net.FileListener(f) // a duplicate
+	ln, err := net.FileListener(f) // a duplicate, which no child gets
 	if err != nil {
 		return nil, false, broker.Errorf(broker.CodeConfig, "use the socket that systemd passed: %w", err)
 	}

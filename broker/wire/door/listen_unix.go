@@ -3,7 +3,6 @@
 package door
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -41,14 +40,16 @@ func Listen(path string) (net.Listener, error) {
 	if err := removeStale(path); err != nil {
 		return nil, err
 	}
-	ln, err := (&net.ListenConfig{Control: bindPrivately}).Listen(context.Background(), "unix", path)
+	ln, err := net.Listen("unix", path)
 	if err != nil {
 		return nil, broker.Errorf(broker.CodeConfig, "listen on %s: %w", path, err)
 	}
 	// Closing would unlink whatever is there by then.
 	ln.(*net.UnixListener).SetUnlinkOnClose(false)
 	l := &listener{Listener: ln, path: path}
-	if err := os.Chmod(path, 0o600); err == nil {
+	// Until here the umask alone kept other users out, and the door does so
+	// whatever the mode.
+	if err = os.Chmod(path, 0o600); err == nil {
 		l.file, err = os.Lstat(path)
 	}
 	if err != nil {

@@ -279,6 +279,10 @@ func TestCallerIsAZombie(t *testing.T) {
 				t.Fatalf("with a pidfd %v: served (%v)", withPidfd, err)
 			}
 		}
+		// Nor if it ends while it is looked at.
+		if _, err := a.deadOf(); broker.CodeOf(err) != broker.CodeDenied {
+			t.Errorf("with a pidfd %v: the last look says %v", withPidfd, err)
+		}
 	}
 }
 
@@ -344,6 +348,9 @@ func TestCallerBecomesAnOrphan(t *testing.T) {
 		}
 		stdin.Close()
 		cmd.Wait()
+		if dead, err := a.deadOf(); err != nil || len(dead) != 1 || dead[0].pid != cmd.Process.Pid {
+			t.Errorf("with pidfds %v: the last look says %v, %v", withPidfd, dead, err)
+		}
 		after := a.mustCaller(t)
 		if !after.Resolved || after.PID != before.PID || after.Ancestors[0].PID == cmd.Process.Pid || after.Ancestors[len(after.Ancestors)-1].PID != 1 {
 			t.Errorf("with pidfds %v: %+v\nbecame %+v", withPidfd, before, after)
