@@ -51,12 +51,12 @@ type encoder struct {
 }
 
 // encode writes all of e but its number and time.
-func (x *encoder) encode(e *broker.Event, mode CommandMode) {
+func (x *encoder) encode(e *broker.Event, commands *commands) {
 	x.tight = false
-	x.fields(e, mode)
+	x.fields(e, commands)
 	if len(x.b) > MaxEntry {
 		x.tight = true
-		x.fields(e, mode)
+		x.fields(e, commands)
 	}
 }
 
@@ -104,7 +104,7 @@ func appendDigits(b []byte, n, width int) []byte {
 }
 
 // fields writes the entry from its event on. The order is the format's.
-func (x *encoder) fields(e *broker.Event, mode CommandMode) {
+func (x *encoder) fields(e *broker.Event, commands *commands) {
 	x.b = append(x.b[:0], make([]byte, headRoom)...)
 	x.cuts = x.cuts[:0]
 	x.b = append(x.b, `,"event":`...)
@@ -136,7 +136,7 @@ func (x *encoder) fields(e *broker.Event, mode CommandMode) {
 	}
 	x.str(`,"lease":`, "lease", e.Lease)
 	if c := e.Caller; c != nil {
-		x.caller(c, mode)
+		x.caller(c, commands)
 	}
 	if len(e.Groups) > 0 {
 		x.b = append(x.b, `,"groups":[`...)
@@ -174,7 +174,7 @@ func (x *encoder) fields(e *broker.Event, mode CommandMode) {
 	x.b = append(x.b, "}\n"...)
 }
 
-func (x *encoder) caller(c *broker.Caller, mode CommandMode) {
+func (x *encoder) caller(c *broker.Caller, commands *commands) {
 	x.b = append(x.b, `,"caller":{"uid":`...)
 	x.b = strconv.AppendInt(x.b, int64(c.UID), 10)
 	x.str(`,"user":`, "caller.user", c.User)
@@ -182,7 +182,7 @@ func (x *encoder) caller(c *broker.Caller, mode CommandMode) {
 	x.b = strconv.AppendInt(x.b, int64(c.PID), 10)
 	x.str(`,"program":`, "caller.program", c.Program)
 	x.str(`,"exe":`, "caller.exe", c.Exe)
-	x.str(`,"command":`, "caller.command", shownCommand(c.Command, mode))
+	x.str(`,"command":`, "caller.command", commands.shown(c.Command))
 	x.str(`,"cwd":`, "caller.cwd", c.Cwd)
 	x.str(`,"tty":`, "caller.tty", c.TTY)
 	x.str(`,"via":`, "caller.via", c.Via)
@@ -202,29 +202,12 @@ func (x *encoder) caller(c *broker.Caller, mode CommandMode) {
 			x.b = append(x.b, `{"pid":`...)
 			x.b = strconv.AppendInt(x.b, int64(a.PID), 10)
 			x.str(`,"exe":`, "caller.ancestors.exe", a.Exe)
-			x.str(`,"command":`, "caller.ancestors.command", shownCommand(a.Command, mode))
+			x.str(`,"command":`, "caller.ancestors.command", commands.shown(a.Command))
 			x.b = append(x.b, '}')
 		}
 		x.b = append(x.b, ']')
 	}
 	x.b = append(x.b, '}')
-}
-
-// shownCommand is what of a command line is recorded.
-func shownCommand(command string, mode CommandMode) string {
-	switch mode {
-	case CommandNone:
-		return ""
-	case CommandName:
-		name, _, _ := strings.Cut(command, " ")
-		name = name[strings.LastIndexByte(name, '/')+1:]
-		// "PASSWORD=x program" is no name.
-		if i := strings.IndexByte(name, '='); i >= 0 {
-			name = name[:i]
-		}
-		return name
-	}
-	return maskCommand(command)
 }
 
 // object writes the fields that f writes, without the comma before the first.

@@ -121,6 +121,8 @@ type Log struct {
 	tree   tree        // over synced entries alone
 
 	sign signing // the signer's own, and Close's after it
+
+	commands commands // has a lock of its own
 }
 
 var _ broker.Log = (*Log)(nil)
@@ -199,6 +201,7 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 		signerDone: make(chan struct{}),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.commands.mode = opts.Command
 	l.events.New = func() any { return &encoder{b: make([]byte, 0, 2<<10)} }
 	l.timer = time.AfterFunc(time.Hour, l.wakeSyncer)
 	l.timer.Stop()
@@ -276,7 +279,7 @@ func (l *Log) append(ctx context.Context, e *broker.Event, durable bool) error {
 		return err
 	}
 	x := l.events.Get().(*encoder)
-	x.encode(e, l.opts.Command)
+	x.encode(e, &l.commands)
 
 	l.mu.Lock()
 	if err := l.makeRoomLocked(ctx, len(x.b)); err != nil {

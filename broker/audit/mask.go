@@ -1,6 +1,9 @@
 package audit
 
-import "strings"
+import (
+	"strings"
+	"sync"
+)
 
 // mask stands for what was hidden.
 const mask = "***"
@@ -8,6 +11,51 @@ const mask = "***"
 // maskWindow is how much of a command line is looked at, in bytes. What is
 // kept is far shorter, so that a secret that begins in it is seen whole.
 const maskWindow = 4 << 10
+
+// maxMasked is how many command lines are kept with their masks.
+const maxMasked = 256
+
+// commands turns command lines into what is recorded of them. The same few
+// processes ask again and again, and masking costs more than all else of an
+// entry, so its results are kept; mu guards them.
+type commands struct {
+	mode CommandMode
+
+	mu     sync.Mutex
+	masked map[string]string
+}
+
+func (c *commands) shown(command string) string {
+	switch c.mode {
+	case CommandNone:
+		return ""
+	case CommandName:
+		name, _, _ := strings.Cut(command, " ")
+		name = name[strings.LastIndexByte(name, '/')+1:]
+		// "PASSWORD=x program" is no name.
+		if i := strings.IndexByte(name, '='); i >= 0 {
+			name = name[:i]
+		}
+		return name
+	}
+	if len(command) > maskWindow {
+		command = command[:maskWindow]
+	}
+	c.mu.Lock()
+	shown, ok := c.masked[command]
+	c.mu.Unlock()
+	if ok {
+		return shown
+	}
+	shown = maskCommand(command)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.masked == nil || len(c.masked) >= maxMasked {
+		c.masked = make(map[string]string)
+	}
+	c.masked[strings.Clone(command)] = shown // not what it may be a part of
+	return shown
+}
 
 // maskCommand hides what looks like a secret in a command line: values of
 // options and variables that are called one, URLs' user information, tokens
