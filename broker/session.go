@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -316,25 +317,33 @@ func (b *Broker) self() Caller {
 // endpoints give tokens that are good in every region, so callers in two
 // regions share one session.
 func cacheKey(q *query) string {
-	var k strings.Builder
-	field := func(s string) { fmt.Fprintf(&k, "%d:%s", len(s), s) }
+	k := make([]byte, 0, 256)
+	field := func(s string) { // with its length, so that no two keys read alike
+		k = strconv.AppendInt(k, int64(len(s)), 10)
+		k = append(append(k, ':'), s...)
+	}
+	number := func(n int64) { k = append(strconv.AppendInt(k, n, 10), ',') }
 	field(q.key.AccessKeyID)
-	field(q.duration.String())
+	number(int64(q.duration))
 	field(q.target.Endpoint)
-	for _, h := range q.chain.Hops {
-		for _, s := range []string{h.RoleARN, h.SessionName, h.ExternalID, h.MFASerial, h.SourceIdentity} {
-			field(s)
-		}
-		fmt.Fprintf(&k, "t%d,%d", len(h.Tags), len(h.TransitiveTags))
+	for i := range q.chain.Hops {
+		h := &q.chain.Hops[i]
+		field(h.RoleARN)
+		field(h.SessionName)
+		field(h.ExternalID)
+		field(h.MFASerial)
+		field(h.SourceIdentity)
+		number(int64(len(h.Tags)))
 		for _, t := range h.Tags {
 			field(t.Key)
 			field(t.Value)
 		}
+		number(int64(len(h.TransitiveTags)))
 		for _, t := range h.TransitiveTags {
 			field(t)
 		}
 	}
-	return k.String()
+	return string(k)
 }
 
 // newSessionID returns an id such as "s-7f3k2m9qxd": 50 random bits in

@@ -86,9 +86,9 @@ type Log struct {
 	// goes on, nothing can be released anyway. It is not held across fsync.
 	mu    sync.Mutex
 	seg   segment
-	next  int64  // the next entry's number
-	batch *batch // what came since the last sync began
-	spare []byte // for the next batch
+	next  int64    // the next entry's number
+	batch *batch   // what came since the last sync began
+	spare [][]byte // empty, for the next batches; at most two
 	// unwritten are the entries of the batch that are not in the file yet.
 	// Their writers all wait; while broken is set there are none.
 	unwritten []*encoder
@@ -350,8 +350,8 @@ func (l *Log) makeRoomLocked(ctx context.Context, n int) error {
 // write serves all who wait for the disk together.
 func (l *Log) addLocked(x *encoder) *batch {
 	b := l.batch
-	if b.lines == nil {
-		b.lines, l.spare = l.spare[:0], nil
+	if n := len(l.spare); b.lines == nil && n > 0 {
+		b.lines, l.spare = l.spare[n-1], l.spare[:n-1]
 	}
 	x.err = nil
 	b.lines = append(b.lines, x.line(l.next, l.opts.Now())...)

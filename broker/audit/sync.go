@@ -250,8 +250,9 @@ func (l *Log) grow() {
 		// What a burst has made large goes when there is less to do.
 		if keep := 4 * max(len(lines), 16<<10); cap(lines) <= min(keep, maxPending) {
 			l.mu.Lock()
-			if cap(lines) > cap(l.spare) {
-				l.spare = lines
+			// One is filled while another is on its way to the disk.
+			if len(l.spare) < 2 {
+				l.spare = append(l.spare, lines[:0])
 			}
 			l.mu.Unlock()
 		}

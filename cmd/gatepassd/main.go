@@ -63,7 +63,7 @@ func daemon(args []string) (status int) {
 	}
 	// The daemon is small and mostly idle: collecting sooner costs nothing
 	// that anyone notices and keeps it small.
-	debug.SetGCPercent(100)
+	debug.SetGCPercent(50)
 
 	ready := takeReadyPipe()
 	err := harden()
