@@ -261,9 +261,11 @@ func TestFaults(t *testing.T) {
 			w.WriteHeader(403)
 			fmt.Fprint(w, "<html><body>Access to this site is blocked</body></html>")
 		}, []string{"answered 403 Forbidden, and not as AWS does", "endpoint_url"}, 1},
-		"text 404":       {func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) }, []string{"404 Not Found"}, 1},
-		"empty 403":      {func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(403) }, []string{"403 Forbidden"}, 1},
-		"garbage 503":    {func(w http.ResponseWriter, r *http.Request) { http.Error(w, "\x00\x1b[31m", 503) }, []string{"answered 503 Service Unavailable"}, 3},
+		"text 404":  {func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) }, []string{"404 Not Found"}, 1},
+		"empty 403": {func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(403) }, []string{"403 Forbidden"}, 1},
+		"garbage 503": {func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, "\x00\x1b[31m", http.StatusServiceUnavailable)
+		}, []string{"answered 503 Service Unavailable"}, 3},
 		"garbage":        {func(w http.ResponseWriter, r *http.Request) { answer(w, 200, "<<<>&\x00") }, []string{"not STS's XML"}, 1},
 		"html":           {func(w http.ResponseWriter, r *http.Request) { answer(w, 200, "<html><body>Sign in</body></html>") }, []string{"cannot be used"}, 1},
 		"empty":          {func(w http.ResponseWriter, r *http.Request) { answer(w, 200, "") }, []string{"no credentials"}, 1},

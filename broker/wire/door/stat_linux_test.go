@@ -59,13 +59,13 @@ func TestParseOwnStat(t *testing.T) {
 
 func TestTTYName(t *testing.T) {
 	for dev, want := range map[uint32]string{
-		0:                  "",
-		136<<8 | 3:         "/dev/pts/3",
-		136<<8 | 0xff:      "/dev/pts/255",
-		1<<20 | 136<<8 | 0: "/dev/pts/256",
-		4<<8 | 1:           "/dev/tty1",
-		4<<8 | 64:          "/dev/ttyS0",
-		5<<8 | 1:           "/dev/char/5:1",
+		0:              "",
+		136<<8 | 3:     "/dev/pts/3",
+		136<<8 | 0xff:  "/dev/pts/255",
+		1<<20 | 136<<8: "/dev/pts/256",
+		4<<8 | 1:       "/dev/tty1",
+		4<<8 | 64:      "/dev/ttyS0",
+		5<<8 | 1:       "/dev/char/5:1",
 	} {
 		if got := ttyName(dev); got != want {
 			t.Errorf("ttyName(%#x) = %q, want %q", dev, got, want)
