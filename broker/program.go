@@ -38,6 +38,8 @@ func (p Process) program() string {
 	case kind == runsCode && (shells[name] || name == "cmd") &&
 		strings.Contains(value, "gatepass") && strings.Contains(value, "credential-process"):
 		return "" // an SDK's sh -c LINE or cmd.exe /C LINE
+	case kind == runsScript && (strings.HasPrefix(value, "/dev/") || strings.HasPrefix(value, "/proc/")):
+		// bash <(...) and the like: the name of a pipe tells nobody anything.
 	case kind == runsScript && !filepath.IsAbs(value) && p.Cwd != "":
 		return filepath.Join(p.Cwd, value)
 	case kind == runsScript:

@@ -35,6 +35,7 @@ func TestProgramOf(t *testing.T) {
 		{"unknown ancestor", "/usr/bin/bash", []Process{gatepass, {PID: 7}, bash}},
 
 		{"python script", "/home/a/deploy.py", []Process{gatepass, proc("/usr/bin/python3.11", "python3", "-u", "/home/a/deploy.py", "-m", "x")}},
+		{"script from a pipe", "/usr/bin/bash", []Process{gatepass, proc("/usr/bin/bash", "bash", "/dev/fd/63")}},
 		{"python script, relative", "deploy.py", []Process{proc("/usr/bin/python3", "python3", "deploy.py")}},
 		{"python script, relative to a directory", "/home/a/tools/deploy.py", []Process{in("/home/a", proc("/usr/bin/python3", "python3", "./tools/deploy.py"))}},
 		{"python module", "python -m http.server", []Process{proc("/usr/bin/python3.11", "python3", "-m", "http.server", "8000")}},
