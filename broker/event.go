@@ -11,6 +11,7 @@ const (
 	EventDaemonStarted     EventKind = "daemon.started"
 	EventDaemonStopped     EventKind = "daemon.stopped"
 	EventLogRecovered      EventKind = "log.recovered"
+	EventLogLinked         EventKind = "log.linked" // a new key signs from here on; written by the log alone
 	EventKeyAdded          EventKind = "key.added"
 	EventKeyRemoved        EventKind = "key.removed"
 	EventSessionRequested  EventKind = "session.requested" // on disk before STS is called

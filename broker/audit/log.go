@@ -18,10 +18,6 @@ import (
 	"golang.org/x/mod/sumdb/note"
 )
 
-// EventLogLinked is the entry with which a new key's log begins; see the
-// package documentation. Only the log itself writes it.
-const EventLogLinked broker.EventKind = "log.linked"
-
 // Options are how a log is opened.
 type Options struct {
 	// Dir holds the log, and is made (0700) if it is missing. One that
@@ -268,7 +264,7 @@ var errClosed = errors.New("the log is closed")
 // the log: the log may tell of more than was done, never of less. The next
 // call tries again, so a log whose disk has room again just works.
 func (l *Log) Append(ctx context.Context, e broker.Event, durable bool) error {
-	if e.Kind == EventLogLinked {
+	if e.Kind == broker.EventLogLinked {
 		return broker.Errorf(broker.CodeInternal, "write the audit log: %s is the log's own event", e.Kind)
 	}
 	return l.append(ctx, &e, durable)

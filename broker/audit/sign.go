@@ -140,7 +140,7 @@ func (l *Log) readSigner(ctx context.Context) error {
 			return s.refused
 		}
 	default:
-		e := broker.Event{Kind: EventLogLinked, Outcome: broker.OutcomeOK, Reason: link{key: key, old: last.signer(), size: last.size, root: last.root}.String()}
+		e := broker.Event{Kind: broker.EventLogLinked, Outcome: broker.OutcomeOK, Reason: link{key: key, old: last.signer(), size: last.size, root: last.root}.String()}
 		if err := l.append(ctx, &e, true); err != nil {
 			return err
 		}

@@ -94,7 +94,7 @@ func TestNewKey(t *testing.T) {
 	}
 	// Nobody can write the link but the log.
 	l := open(t, audit.Options{Dir: logDir(t)})
-	err = l.Append(t.Context(), broker.Event{Kind: audit.EventLogLinked, Outcome: broker.OutcomeOK}, true)
+	err = l.Append(t.Context(), broker.Event{Kind: broker.EventLogLinked, Outcome: broker.OutcomeOK}, true)
 	if broker.CodeOf(err) != broker.CodeInternal {
 		t.Errorf("log.linked from outside: %v", err)
 	}

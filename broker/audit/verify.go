@@ -624,7 +624,7 @@ func (c *chunk) sum() {
 			}
 		}
 		s.seq, s.bad = h.seq, err
-		s.linked = string(h.event) == string(EventLogLinked)
+		s.linked = string(h.event) == string(broker.EventLogLinked)
 		s.hash = leafHash(c.buf, start, end)
 		c.lines = append(c.lines, s)
 		start = end + 1
