@@ -115,6 +115,31 @@ func setup(env *testscript.Env, bin string) error {
 			env.Setenv("PYENV_ROOT", filepath.Join(user, ".pyenv"))
 		}
 	}
+	// install.sh builds, with the caches that are there.
+	repo, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		return err
+	}
+	env.Setenv("INSTALL", filepath.Join(repo, "install.sh"))
+	caches, err := exec.Command("go", "env", "GOCACHE", "GOMODCACHE", "GOPROXY", "GOFLAGS").Output()
+	if err != nil {
+		return err
+	}
+	for i, value := range strings.Split(strings.TrimRight(string(caches), "\n"), "\n") {
+		env.Setenv([]string{"GOCACHE", "GOMODCACHE", "GOPROXY", "GOFLAGS"}[i], value)
+	}
+	// What a system without Go has.
+	tools := filepath.Join(env.WorkDir, "tools")
+	if err := os.Mkdir(tools, 0o700); err != nil {
+		return err
+	}
+	for _, name := range []string{"sh", "sed", "awk", "dirname", "mkdir", "mktemp", "rm"} {
+		if path, err := exec.LookPath(name); err == nil {
+			if err := os.Symlink(path, filepath.Join(tools, name)); err != nil {
+				return err
+			}
+		}
+	}
 	env.Setenv("GATEPASS_JS_SDK", os.Getenv("GATEPASS_JS_SDK"))
 	if err := os.WriteFile(env.Getenv("TOML"), []byte("keychain = \"file\"\n"), 0o600); err != nil {
 		return err
