@@ -285,12 +285,6 @@ func accountOf(arn string) string {
 	return ""
 }
 
-// deniedCodes are the refusals; other codes are failures.
-var deniedCodes = map[Code]bool{
-	CodeDenied: true, CodeAWSDenied: true, CodeKeychainDenied: true,
-	CodeCancelled: true, CodeMFAFailed: true, CodeLocked: true,
-}
-
 // refuse records why a request was not served and returns the reason.
 func (b *Broker) refuse(ctx context.Context, caller Caller, q *query, reason string, err error) error {
 	if cause := ctx.Err(); cause != nil && errors.Is(err, cause) {
@@ -298,7 +292,7 @@ func (b *Broker) refuse(ctx context.Context, caller Caller, q *query, reason str
 	}
 	e := b.remember(caller, q.profile, err)
 	kind, outcome := EventRequestFailed, OutcomeFailed
-	if deniedCodes[e.Code] {
+	if e.Code.denial() {
 		kind, outcome = EventRequestDenied, OutcomeDenied
 	}
 	entry := b.event(kind, outcome, caller, q)

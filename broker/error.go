@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 )
@@ -41,31 +42,39 @@ const (
 	CodeConfig   Code = "config"    // 78: a configuration that cannot be used
 )
 
-var exitStatus = map[Code]int{
-	CodeUsage:             64,
-	CodeData:              65,
-	CodeDaemonUnreachable: 69, CodeAWSUnreachable: 69, CodeKeychainMissing: 69, CodeKeychainTimeout: 69,
-	CodeInternal:      70,
-	CodeLogUnwritable: 74,
-	CodeLocked:        75, CodeKeychainLocked: 75, CodePromptUnavailable: 75, CodePromptTimeout: 75, CodeThrottled: 75,
-	CodeDenied: 77, CodeAWSDenied: 77, CodeKeychainDenied: 77, CodeCancelled: 77, CodeMFAFailed: 77,
-	CodeNotFound: 78, CodeConfig: 78,
-}
-
 // Known reports whether c is one of the closed set.
-func (c Code) Known() bool {
-	_, ok := exitStatus[c]
-	return ok
-}
+func (c Code) Known() bool { return c.exitStatus() != 0 }
 
 // ExitStatus returns the status with which the gatepass command ends on c,
 // from sysexits.h; 70 for a code that is not in the set.
-func (c Code) ExitStatus() int {
-	if s, ok := exitStatus[c]; ok {
-		return s
+func (c Code) ExitStatus() int { return cmp.Or(c.exitStatus(), CodeInternal.exitStatus()) }
+
+// exitStatus is a switch, not a map: a map would be filled at every start of
+// the client.
+func (c Code) exitStatus() int {
+	switch c {
+	case CodeUsage:
+		return 64
+	case CodeData:
+		return 65
+	case CodeDaemonUnreachable, CodeAWSUnreachable, CodeKeychainMissing, CodeKeychainTimeout:
+		return 69
+	case CodeInternal:
+		return 70
+	case CodeLogUnwritable:
+		return 74
+	case CodeLocked, CodeKeychainLocked, CodePromptUnavailable, CodePromptTimeout, CodeThrottled:
+		return 75
+	case CodeDenied, CodeAWSDenied, CodeKeychainDenied, CodeCancelled, CodeMFAFailed:
+		return 77
+	case CodeNotFound, CodeConfig:
+		return 78
 	}
-	return exitStatus[CodeInternal]
+	return 0
 }
+
+// denial reports whether c is a refusal; the other codes are failures.
+func (c Code) denial() bool { return c == CodeLocked || c.exitStatus() == 77 }
 
 // An Error is a failure as its user will read it. Message says what was being
 // done and why it failed, in lower case and without a full stop; Hint, where

@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // ProgramOf names the program that asks: the nearest of self and its
@@ -35,7 +36,7 @@ func (p Process) program() string {
 		return ""
 	}
 	switch kind, value := p.runs(); {
-	case kind == runsCode && (shells[name] || name == "cmd") &&
+	case kind == runsCode && (isShell(name) || name == "cmd") &&
 		strings.Contains(value, "gatepass") && strings.Contains(value, "credential-process"):
 		return "" // an SDK's sh -c LINE or cmd.exe /C LINE
 	case kind == runsScript && (strings.HasPrefix(value, "/dev/") || strings.HasPrefix(value, "/proc/")):
@@ -112,8 +113,12 @@ type grammar struct {
 	noClusters                    bool
 }
 
-var shells = map[string]bool{
-	"sh": true, "bash": true, "dash": true, "ash": true, "zsh": true, "ksh": true, "mksh": true, "fish": true,
+func isShell(name string) bool {
+	switch name {
+	case "sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "fish":
+		return true
+	}
+	return false
 }
 
 // From each interpreter's own manual.
@@ -129,24 +134,27 @@ var (
 		valueWords: nodeGrammar.valueWords, commands: []string{"run"}}
 )
 
-var grammars = map[string]grammar{
-	"python": pythonGrammar, "pypy": pythonGrammar,
-	"node": nodeGrammar, "nodejs": nodeGrammar,
-	"deno": runGrammar, "bun": runGrammar,
-	"ruby": {code: "e", value: "ICEr", attached: "FKTWx0"},
-	"perl": {code: "eE", value: "I", attached: "MmDFilxC0V"},
-	"pwsh": pwshGrammar, "powershell": pwshGrammar,
-	"cmd": {noClusters: true, codeWords: []string{"/c"}},
-	"java": {noClusters: true, plainIsModule: true, fileWords: []string{"-jar"},
-		valueWords: []string{"-cp", "-classpath", "--class-path", "-p", "--module-path", "--upgrade-module-path",
-			"--add-modules", "--limit-modules", "--add-opens", "--add-exports", "--add-reads", "--source"}},
-}
+// grammars is filled when it is first needed: the client never does.
+var grammars = sync.OnceValue(func() map[string]grammar {
+	return map[string]grammar{
+		"python": pythonGrammar, "pypy": pythonGrammar,
+		"node": nodeGrammar, "nodejs": nodeGrammar,
+		"deno": runGrammar, "bun": runGrammar,
+		"ruby": {code: "e", value: "ICEr", attached: "FKTWx0"},
+		"perl": {code: "eE", value: "I", attached: "MmDFilxC0V"},
+		"pwsh": pwshGrammar, "powershell": pwshGrammar,
+		"cmd": {noClusters: true, codeWords: []string{"/c"}},
+		"java": {noClusters: true, plainIsModule: true, fileWords: []string{"-jar"},
+			valueWords: []string{"-cp", "-classpath", "--class-path", "-p", "--module-path", "--upgrade-module-path",
+				"--add-modules", "--limit-modules", "--add-opens", "--add-exports", "--add-reads", "--source"}},
+	}
+})
 
 // runs reads the arguments of p as the interpreter does that p is.
 func (p Process) runs() (kind runsKind, value string) {
 	name := p.name()
-	g, known := grammars[plainName(name)]
-	shell := shells[name]
+	g, known := grammars()[plainName(name)]
+	shell := isShell(name)
 	if shell {
 		g, known = shellGrammar, true
 	}

@@ -172,7 +172,7 @@ func (b *Broker) mint(caller Caller, q query, reason string, kind EventKind) (*s
 
 // errKeyChanged says that the keychain's key is not the one that the request
 // was resolved to; resolving again finds the new one.
-var errKeyChanged = Errorf(CodeKeychainDenied, "the key in the keychain keeps changing")
+var errKeyChanged = &Error{Code: CodeKeychainDenied, Message: "the key in the keychain keeps changing"}
 
 // A sessionError is an STS failure with the id of the session that was
 // announced for it.
