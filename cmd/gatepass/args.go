@@ -66,6 +66,9 @@ func arrange(commands []*cli.Command, args []string) (route, error) {
 			rest = append(rest, a)
 		}
 	}
+	if r.cmd == nil && len(rest) > 0 {
+		return r, r.usage("a command stands before --, not after it")
+	}
 	r.args = append(flags, "--")
 	r.args = append(r.args, rest...)
 	return r, nil

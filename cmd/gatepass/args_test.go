@@ -47,6 +47,7 @@ func TestArrange(t *testing.T) {
 		"export ops --format":     "the flag --format needs a value",
 		"--json status":           "flags come after the command, and gatepass itself has no --json",
 		"keys --json list":        "gatepass keys has no flag --json",
+		"-- keys list":            "a command stands before --, not after it",
 	} {
 		_, err := arrange(commands, strings.Fields(typed))
 		if err == nil || err.Error() != want || broker.CodeOf(err) != broker.CodeUsage {

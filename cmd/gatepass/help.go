@@ -109,8 +109,11 @@ func helpCommand(c *client) *cli.Command {
 				return c.write([]byte(environmentHelp))
 			}
 			r, err := arrange(c.commands(), append(words, "--help"))
-			if err != nil {
+			switch {
+			case err != nil:
 				return err
+			case r.cmd == nil:
+				return c.write([]byte(rootHelp))
 			}
 			return c.write([]byte(r.cmd.UsageText))
 		},
