@@ -106,7 +106,8 @@ func (c *Client) call(ctx context.Context, method, path string, body []byte) (an
 	case errors.Is(ctx.Err(), context.Canceled):
 		return answer{}, broker.Errorf(broker.CodeCancelled, "call gatepassd: %w", ctx.Err())
 	case errors.Is(err, os.ErrDeadlineExceeded), ctx.Err() != nil:
-		return answer{}, broker.Errorf(broker.CodeDaemonUnreachable, "gatepassd at %s did not answer in time: %w", c.Socket, err)
+		return answer{}, broker.Errorf(broker.CodeDaemonUnreachable, "gatepassd at %s did not answer in time: %w", c.Socket, err).
+			WithHint("if it hangs or was stopped, end the process gatepassd and ask again: that starts another")
 	default:
 		var e *broker.Error
 		if errors.As(err, &e) {

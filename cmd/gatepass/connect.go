@@ -57,6 +57,14 @@ func (c *client) askRunning(call func(*wire.Client) error) (socket string, err e
 	return socket, call(&wire.Client{Socket: other})
 }
 
+// askNow is askRunning for what the daemon answers without waiting for AWS or
+// a prompt: one that hangs is soon told from one that is busy.
+func (c *client) askNow(ctx context.Context, call func(context.Context, *wire.Client) error) (socket string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, c.patience)
+	defer cancel()
+	return c.askRunning(func(d *wire.Client) error { return call(ctx, d) })
+}
+
 // credentials asks the gate. A daemon that ended before it answered may have
 // been replaced, and to ask twice does no harm.
 func (c *client) credentials(ctx context.Context, req wire.CredentialsRequest) (document []byte, region string, err error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -110,7 +111,7 @@ func (c *client) daemonStart(ctx *cli.Context) error {
 }
 
 func (c *client) start(ctx *cli.Context) error {
-	socket, err := c.askRunning(func(d *wire.Client) error { return d.Ping(ctx.Context) })
+	socket, err := c.askNow(ctx.Context, func(ctx context.Context, d *wire.Client) error { return d.Ping(ctx) })
 	if !errors.Is(err, wire.ErrNoDaemon) {
 		return err
 	}
@@ -135,8 +136,8 @@ func (c *client) daemonStop(ctx *cli.Context) error {
 // there was one.
 func (c *client) stop(ctx *cli.Context) (running bool, err error) {
 	var stopped wire.StopResponse
-	_, err = c.askRunning(func(d *wire.Client) error {
-		return d.Call(ctx.Context, "POST", wire.PathStop, struct{}{}, &stopped)
+	_, err = c.askNow(ctx.Context, func(ctx context.Context, d *wire.Client) error {
+		return d.Call(ctx, "POST", wire.PathStop, struct{}{}, &stopped)
 	})
 	if errors.Is(err, wire.ErrNoDaemon) {
 		return false, nil

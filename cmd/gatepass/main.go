@@ -8,6 +8,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -24,6 +25,7 @@ func main() {
 		terminal:   askTerminal,
 		leaseAbove: func() int { return leaseAbove(os.Getpid()) },
 		self:       selfPaths,
+		patience:   10 * time.Second,
 	}
 	if err := c.run(context.Background(), os.Args[1:]); err != nil {
 		report(os.Stderr, err)
@@ -40,6 +42,7 @@ type client struct {
 	terminal       func(question string, e echo) (string, error)
 	leaseAbove     func() int      // the pid of a lease's root that we are below, or 0
 	self           func() []string // paths of this program
+	patience       time.Duration   // with a daemon whose answer waits for nobody else
 }
 
 // run does what args ask. Its error is what the user reads, and its code the

@@ -83,6 +83,7 @@ type home struct {
 	asked    []string // the prompts
 	lease    int
 	programs []string
+	patience time.Duration
 
 	mu sync.Mutex // held while a served route answers
 }
@@ -93,7 +94,7 @@ func newHome(t testing.TB) *home {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	return &home{t: t, env: map[string]string{
+	return &home{t: t, patience: 10 * time.Second, env: map[string]string{
 		"HOME": dir, "XDG_STATE_HOME": filepath.Join(dir, "state"), "XDG_CONFIG_HOME": filepath.Join(dir, "config"),
 		"GATEPASS_SOCKET": filepath.Join(dir, "run", "gatepass.sock"), "PATH": "/nonexistent",
 	}}
@@ -119,6 +120,7 @@ func (h *home) command(stdout, stderr *bytes.Buffer) *client {
 		},
 		leaseAbove: func() int { return h.lease },
 		self:       func() []string { return h.programs },
+		patience:   h.patience,
 	}
 }
 
@@ -287,7 +289,7 @@ func TestHelp(t *testing.T) {
 			}
 		}
 	}
-	for _, args := range [][]string{{}, {"help"}, {"--help"}, {"help", "exit-codes"}, {"help", "environment"}, {"version"}} {
+	for _, args := range [][]string{{}, {"help"}, {"--help"}, {"help", "--", "--help"}, {"help", "exit-codes"}, {"help", "environment"}, {"version"}} {
 		if r := h.run(args...); r.code != 0 || r.stdout == "" || r.stderr != "" {
 			t.Errorf("%q: %+v", args, r)
 		}
@@ -307,7 +309,7 @@ func TestUsageErrors(t *testing.T) {
 		"audit", "audit nonsense", "audit list extra", "audit verify extra", "audit list --since whenever",
 		"audit list --until whenever", "audit list --limit some", "daemon", "daemon start extra",
 		"daemon stop extra", "daemon restart extra", "daemon status extra", "version extra",
-		"help nonsense", "help keys nonsense", "--nonsense", "--json status",
+		"help nonsense", "help -- -- keys", "help keys nonsense", "--nonsense", "--json status",
 	} {
 		r := h.run(strings.Fields(line)...)
 		if r.code != 64 || r.stdout != "" || !strings.HasPrefix(r.stderr, "gatepass: ") {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -159,5 +161,25 @@ func TestDaemonFoundByTheAuditLog(t *testing.T) {
 	h.env["GATEPASS_SOCKET"] = other.socket()
 	if r := h.run("daemon", "status"); r.code != 0 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// A daemon that hangs is told soon, and the error says what to do about it.
+func TestDaemonThatHangs(t *testing.T) {
+	h := newHome(t)
+	h.patience = 50 * time.Millisecond
+	if err := os.MkdirAll(filepath.Dir(h.socket()), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", h.socket()) // accepts nobody
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, args := range [][]string{{"status"}, {"daemon", "status"}, {"daemon", "stop"}} {
+		r := h.run(args...)
+		if r.code != 69 || !strings.Contains(r.stderr, "did not answer in time") || !strings.Contains(r.stderr, "end the process gatepassd") {
+			t.Errorf("%q: %+v", args, r)
+		}
 	}
 }
