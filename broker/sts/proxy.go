@@ -2,14 +2,13 @@ package sts
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
-
-	"gatepass/broker"
 )
 
 // A proxyConfig decides which requests go through a proxy, as
@@ -40,7 +39,7 @@ func newProxyConfig(proxy, noProxy string) (*proxyConfig, error) {
 	if err != nil || u.Opaque != "" || u.Hostname() == "" || !only(u.Host, 1, 300, isGraphic) ||
 		u.Scheme != "http" && u.Scheme != "https" ||
 		u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, broker.Errorf(broker.CodeConfig, "[aws] proxy is not a URL such as http://host:3128 or https://user:password@host:3128")
+		return nil, badConfig("proxy", errors.New("not a URL such as http://host:3128 or https://user:password@host:3128"))
 	}
 	p := &proxyConfig{proxy: u}
 	for entry := range strings.SplitSeq(noProxy, ",") {
@@ -50,7 +49,7 @@ func newProxyConfig(proxy, noProxy string) (*proxyConfig, error) {
 		}
 		e, ok := parseException(entry)
 		if !ok {
-			return nil, broker.Errorf(broker.CodeConfig, "[aws] no_proxy: %.100q is not a host, domain, address or network", entry)
+			return nil, badConfig("no_proxy", fmt.Errorf("%.100q is not a host, domain, address or network", entry))
 		}
 		p.except = append(p.except, e)
 	}

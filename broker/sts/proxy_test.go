@@ -145,7 +145,7 @@ func TestProxiesThatAreRefused(t *testing.T) {
 		"http://alice:hunter2@proxy:x", "http://proxy/path?hunter2", "http://proxy/hunter2", "http://proxy#hunter2", "http:proxy", "http://pröxy", "http://alice:hunter2%zz@proxy",
 	} {
 		_, err := sts.New(sts.Config{Proxy: proxy})
-		e := wantError(t, err, broker.CodeConfig, "[aws] proxy is not a URL")
+		e := wantError(t, err, broker.CodeConfig, "[aws] proxy: not a URL")
 		if strings.Contains(e.Message, "hunter2") {
 			t.Errorf("password in %s", e.Message)
 		}

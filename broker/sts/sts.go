@@ -102,7 +102,7 @@ func New(cfg Config) (*Client, error) {
 			continue
 		}
 		if err := checkEndpoint(e.url); err != nil {
-			return nil, broker.Errorf(broker.CodeConfig, "[aws] %s: %w", e.key, err)
+			return nil, badConfig(e.key, err)
 		}
 		c.endpoint = e.url
 	}
@@ -119,6 +119,20 @@ func New(cfg Config) (*Client, error) {
 		DisableClockSkewCorrection: true,
 	})
 	return c, nil
+}
+
+// A ConfigError is in the chain of [New]'s error: the key of [aws] whose value
+// cannot be used, and why.
+type ConfigError struct {
+	Key string // as in gatepass.toml, without "aws."
+	Err error  // quotes no proxy and no endpoint
+}
+
+func (e *ConfigError) Error() string { return "[aws] " + e.Key + ": " + e.Err.Error() }
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+func badConfig(key string, why error) error {
+	return broker.Errorf(broker.CodeConfig, "%w", &ConfigError{key, why})
 }
 
 // Close closes idle connections. Calls under way go on.

@@ -223,7 +223,7 @@ func TestCABundle(t *testing.T) {
 		big:                            "larger than 8 MiB",
 	} {
 		_, err := sts.New(sts.Config{CABundle: path})
-		e := wantError(t, err, broker.CodeConfig, "[aws] ca_bundle "+fmt.Sprintf("%q", path), part)
+		e := wantError(t, err, broker.CodeConfig, "[aws] ca_bundle: "+fmt.Sprintf("%q", path), part)
 		if strings.Contains(e.Message, "hunter2") {
 			t.Errorf("the file is quoted: %s", e.Message)
 		}

@@ -17,8 +17,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"gatepass/broker"
 )
 
 const (
@@ -218,7 +216,7 @@ func loadRoots(path string) (*x509.CertPool, error) {
 		return nil, nil
 	}
 	fail := func(why any) (*x509.CertPool, error) {
-		return nil, broker.Errorf(broker.CodeConfig, "[aws] ca_bundle %q: %v", path, why)
+		return nil, badConfig("ca_bundle", fmt.Errorf("%q: %v", path, why))
 	}
 	info, err := os.Stat(path)
 	if err != nil {

@@ -31,6 +31,10 @@ type config struct {
 
 	AWS   awsConfig   `toml:"aws"`
 	Audit auditConfig `toml:"audit"`
+
+	// refuse says in which line of which file stands the value of key that
+	// err forbids; nil where there is no file.
+	refuse func(key string, err error) error
 }
 
 // awsConfig says how the daemon reaches AWS. Environment variables never do.
@@ -109,17 +113,22 @@ const maxConfig = 1 << 20
 // key.
 func readConfig(path string) (config, error) {
 	cfg := config{Keychain: "auto", Audit: auditConfig{Command: "masked"}}
-	f, err := os.Open(path)
+	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return cfg, nil
 	}
 	if err != nil {
 		return cfg, broker.Errorf(broker.CodeConfig, "read configuration: %w", err)
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err == nil && !info.Mode().IsRegular() {
+	// Looked at first: opening a pipe would wait for its writer.
+	if !info.Mode().IsRegular() {
 		return cfg, broker.Errorf(broker.CodeConfig, "read configuration: %s is not a regular file", path)
 	}
+	f, err := os.Open(path)
+	if err != nil {
+		return cfg, broker.Errorf(broker.CodeConfig, "read configuration: %w", err)
+	}
+	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
 	if err != nil {
 		return cfg, broker.Errorf(broker.CodeConfig, "read configuration: %w", err)
@@ -131,8 +140,11 @@ func readConfig(path string) (config, error) {
 	if err := dec.Decode(&cfg); err != nil {
 		return cfg, explainTOML(path, err)
 	}
+	cfg.refuse = func(key string, err error) error {
+		return broker.Errorf(broker.CodeConfig, "%s:%d: %s: %w", path, lineOf(data, key), key, err)
+	}
 	if key, err := cfg.check(); err != nil {
-		return cfg, broker.Errorf(broker.CodeConfig, "%s:%d: %s: %w", path, lineOf(data, key), key, err)
+		return cfg, cfg.refuse(key, err)
 	}
 	return cfg, nil
 }

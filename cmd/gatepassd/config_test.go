@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -47,6 +49,27 @@ func TestConfigErrorsNameFileLineAndKey(t *testing.T) {
 	}
 }
 
+// What only the way to AWS can judge has its place in the file too.
+func TestConfigErrorsOfAWSNameFileLineAndKey(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{"[aws]\n\nendpoint_url = \"http://example.com\"\n", `:3: aws.endpoint_url: plain http to example.com`},
+		{"[aws]\nendpoint_url_sts = \"https://me:hunter2@example.com\"\n", `:2: aws.endpoint_url_sts: it holds a user`},
+		{"[aws]\nca_bundle = \"/nonexistent.pem\"\n", `:2: aws.ca_bundle: "/nonexistent.pem": `},
+		{"aws.proxy = \"http://me:hunter2@p/path\"\n", `:1: aws.proxy: not a URL`},
+		{"[aws]\nproxy = \"http://p\"\nno_proxy = \"a b\"\n", `:3: aws.no_proxy: "a b" is not a host`},
+	} {
+		path := write(t, tt.text)
+		cfg, err := readConfig(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = newSTS(cfg, slog.New(slog.DiscardHandler))
+		if broker.CodeOf(err) != broker.CodeConfig || !strings.HasPrefix(err.Error(), path+tt.want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: got %v, want %s and the path before it", tt.text, err, tt.want)
+		}
+	}
+}
+
 func TestConfigErrorHidesProxyPassword(t *testing.T) {
 	_, err := readConfig(write(t, "[aws]\nproxy = \"socks5://me:hunter2@p:1\"\n"))
 	if err == nil || strings.Contains(fmt.Sprintf("%v %+v", err, err), "hunter2") {
@@ -57,6 +80,11 @@ func TestConfigErrorHidesProxyPassword(t *testing.T) {
 func TestConfigUnreadable(t *testing.T) {
 	if _, err := readConfig(t.TempDir()); broker.CodeOf(err) != broker.CodeConfig {
 		t.Errorf("a directory: got %v, want a config error", err)
+	}
+	if pipe := filepath.Join(t.TempDir(), "pipe"); exec.Command("mkfifo", pipe).Run() == nil {
+		if _, err := readConfig(pipe); broker.CodeOf(err) != broker.CodeConfig || !strings.Contains(err.Error(), "not a regular file") {
+			t.Errorf("a pipe: got %v, want a config error", err)
+		}
 	}
 	cfg, err := readConfig(filepath.Join(t.TempDir(), "none.toml"))
 	if err != nil || cfg.Keychain != "auto" || cfg.Audit.Command != "masked" {
@@ -90,6 +118,7 @@ command = "name"
 		},
 		Audit: auditConfig{Command: "name"},
 	}
+	cfg.refuse = nil
 	if fmt.Sprint(cfg) != fmt.Sprint(want) {
 		t.Errorf("got  %+v\nwant %+v", cfg, want)
 	}

@@ -73,11 +73,7 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 		return err
 	}
 	os.Unsetenv(passphraseVariable)
-	aws, err := sts.New(sts.Config{
-		EndpointURL: cfg.AWS.EndpointURL, EndpointURLSTS: cfg.AWS.EndpointURLSTS, CABundle: cfg.AWS.CABundle,
-		Proxy: cfg.AWS.Proxy, NoProxy: cfg.AWS.NoProxy,
-		Version: broker.Version(), Logger: log,
-	})
+	aws, err := newSTS(cfg, log)
 	if err != nil {
 		return err
 	}
@@ -113,6 +109,20 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 		return err
 	}
 	return serve(ctx, gate, listener, socket, log, started)
+}
+
+// newSTS returns the way to AWS. What it cannot use of cfg is told with its
+// place in the file.
+func newSTS(cfg config, log *slog.Logger) (*sts.Client, error) {
+	client, err := sts.New(sts.Config{
+		EndpointURL: cfg.AWS.EndpointURL, EndpointURLSTS: cfg.AWS.EndpointURLSTS, CABundle: cfg.AWS.CABundle,
+		Proxy: cfg.AWS.Proxy, NoProxy: cfg.AWS.NoProxy,
+		Version: broker.Version(), Logger: log,
+	})
+	if bad, ok := errors.AsType[*sts.ConfigError](err); ok && cfg.refuse != nil {
+		return nil, cfg.refuse("aws."+bad.Key, bad.Err)
+	}
+	return client, err
 }
 
 // serve answers until a signal, a request to stop, or the loss of the socket,
