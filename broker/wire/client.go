@@ -116,8 +116,8 @@ func (c *Client) call(ctx context.Context, method, path string, body []byte) (an
 		return answer{}, broker.Errorf(broker.CodeDaemonUnreachable, "call gatepassd at %s: %w", c.Socket, err)
 	}
 	// Whoever answers before the version is known to fit is not understood,
-	// not even in its errors.
-	if err := CheckVersion("gatepassd", ans.version); err != nil {
+	// not even in its errors. To stop a daemon that does not fit is the way out.
+	if err := CheckVersion("gatepassd", ans.version); err != nil && path != PathStop {
 		return answer{}, err
 	}
 	if ans.status/100 == 2 {

@@ -415,6 +415,15 @@ func TestCheckVersion(t *testing.T) {
 	}
 }
 
+// A daemon that does not fit is told to stop all the same: that is the way out.
+func TestStopAcrossVersions(t *testing.T) {
+	c := answering(t, saying("HTTP/1.1 200 OK\r\nGatepass-Protocol: 9\r\nContent-Length: 12\r\n\r\n{\"pid\":4242}"))
+	var stopped StopResponse
+	if err := c.Call(t.Context(), "POST", PathStop, struct{}{}, &stopped); err != nil || stopped.PID != 4242 {
+		t.Errorf("%+v, %v", stopped, err)
+	}
+}
+
 // What this parser takes, net/http's takes for the same.
 func FuzzReadAnswer(f *testing.F) {
 	for _, seed := range []string{

@@ -24,7 +24,7 @@ import (
 const VersionHeader = "Gatepass-Protocol"
 
 // Version is this protocol's version. Peers that differ by more than one
-// refuse each other.
+// refuse each other, but for [PathStop].
 const Version = 1
 
 // CheckVersion compares the other side's version, as its header gives it,

@@ -257,6 +257,15 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// A client that does not fit may stop this daemon, to start one that does.
+func TestStopAcrossVersions(t *testing.T) {
+	h := serve(t, nil)
+	if answer := h.raw(t, post("/v1/daemon/stop", host+"Gatepass-Protocol: 9\r\n", "{}")); !strings.Contains(answer, " 200 OK\r\n") {
+		t.Errorf("got %s", answer)
+	}
+	<-h.stops
+}
+
 // Every code reaches the client, and an error without one is internal.
 func TestErrors(t *testing.T) {
 	h := serve(t, nil)
