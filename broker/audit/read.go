@@ -50,13 +50,16 @@ func (l Line) Entry() (Entry, error) { return ParseEntry(l.Raw) }
 //
 // A line that is no entry is yielded with an error that says where it is, and
 // the iteration goes on; after any other error it ends. A missing log is
-// [broker.CodeNotFound].
+// [broker.CodeNotFound], one that may not be read [broker.CodeConfig].
 func Entries(ctx context.Context, dir string, q Query) iter.Seq2[Line, error] {
 	return func(yield func(Line, error) bool) {
 		r := &reader{ctx: ctx, dir: dir, q: q, match: q.matcher(), yield: yield}
 		if err := r.read(); err != nil && err != errStopped {
-			if errors.Is(err, fs.ErrNotExist) {
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
 				err = broker.Errorf(broker.CodeNotFound, "read the audit log: %w", err)
+			case errors.Is(err, fs.ErrPermission):
+				err = broker.Errorf(broker.CodeConfig, "read the audit log: %w", err)
 			}
 			yield(Line{}, err)
 		}
