@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"path/filepath"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -45,6 +46,9 @@ func (t *table) row(e audit.Entry) []byte {
 	program := ""
 	if e.Caller != nil {
 		program = e.Caller.Program
+	}
+	if t.width > 0 && filepath.IsAbs(program) { // of a path, the end tells more than the beginning
+		program = filepath.Base(program)
 	}
 	what, detail := whatHappened(e)
 	if t.width == 0 && detail != "" {

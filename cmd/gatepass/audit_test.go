@@ -23,7 +23,7 @@ var events = []broker.Event{
 		Caller: &broker.Caller{Program: "gatepass"}},
 	{Kind: broker.EventSessionIssued, Outcome: broker.OutcomeOK, Profile: "ops", Key: &broker.EventKey{Name: "work"},
 		Session: &broker.EventSession{ID: "s-7f3k2m", Expires: time.Date(2026, 11, 3, 11, 0, 0, 0, time.UTC)},
-		Caller:  &broker.Caller{Program: "terraform"}, Reason: "ticket 4711"},
+		Caller:  &broker.Caller{Program: "/opt/hashicorp/bin/terraform"}, Reason: "ticket 4711"},
 	{Kind: broker.EventCredentialsServed, Outcome: broker.OutcomeOK, Profile: "ops",
 		Session: &broker.EventSession{ID: "s-7f3k2m", Expires: time.Date(2026, 11, 3, 11, 0, 0, 0, time.UTC)},
 		Caller:  &broker.Caller{Program: "terraform"}},
@@ -83,7 +83,7 @@ func TestAuditList(t *testing.T) {
 	want := `TIME                 EVENT               PROFILE         PROGRAM         WHAT
 2026-11-03 10:00:00  daemon.started
 2026-11-03 10:00:01  key.added                           gatepass        key work
-2026-11-03 10:00:02  session.issued      ops             terraform       s-7f3k2m until 11:00, key work, ticket 4711
+2026-11-03 10:00:02  session.issued      ops             /opt/hashicorp/bin/terraform  s-7f3k2m until 11:00, key work, ticket 4711
 2026-11-03 10:00:03  credentials.served  ops             terraform       s-7f3k2m until 11:00
 2026-11-03 10:00:04  request.denied      a-profile-with-a-long-name  python3 \x1b[31mevil  aws_denied: assume role arn:aws:iam::111122223333:role/Admin: AWS refused: not authorized to perform sts:AssumeRole
 2026-11-03 10:00:05  request.failed      ops             aws             throttled: slow down
