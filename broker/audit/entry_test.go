@@ -19,6 +19,24 @@ import (
 )
 
 // TestNoSecrets walks all that an entry is made of.
+// The public half is found again from the private one.
+func TestVerifierKey(t *testing.T) {
+	for range 20 { // base64 holds a plus sign in some
+		signer, verifier, err := audit.GenerateKey(audit.KeyName("alice", "laptop"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := audit.VerifierKey(signer); err != nil || got != verifier {
+			t.Fatalf("got %s, %v, want %s", got, err, verifier)
+		}
+	}
+	for _, bad := range []string{"", "PRIVATE+KEY+a+b", "PRIVATE+KEY+a+b+AAAA", "PRIVATE+KEY+a+b+hunter2!"} {
+		if got, err := audit.VerifierKey(broker.NewSecret(bad)); broker.CodeOf(err) != broker.CodeData || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: got %s, %v", bad, got, err)
+		}
+	}
+}
+
 func TestNoSecrets(t *testing.T) {
 	if path := secretPath(reflect.TypeFor[broker.Event](), map[reflect.Type]bool{}); path != "" {
 		t.Errorf("broker.Event%s is a Secret", path)

@@ -1,7 +1,9 @@
 package audit
 
 import (
+	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,6 +31,22 @@ func GenerateKey(name string) (signer broker.Secret, verifier string, err error)
 		return broker.Secret{}, "", fmt.Errorf("generate the audit log's key: %w", err)
 	}
 	return broker.NewSecret(skey), vkey, nil
+}
+
+// VerifierKey returns the public half of a signer key that [GenerateKey] made.
+// Its errors do not quote the key.
+func VerifierKey(signer broker.Secret) (string, error) {
+	// PRIVATE+KEY+<name>+<hash>+<base64 of the algorithm and the seed>; a
+	// name holds no plus sign, base64 may.
+	f := strings.SplitN(signer.Reveal(), "+", 5)
+	if len(f) == 5 {
+		key, err := base64.StdEncoding.DecodeString(f[4])
+		if err == nil && len(key) == 1+ed25519.SeedSize {
+			defer clear(key)
+			return note.NewEd25519VerifierKey(f[2], ed25519.NewKeyFromSeed(key[1:]).Public().(ed25519.PublicKey))
+		}
+	}
+	return "", broker.Errorf(broker.CodeData, "the audit log's signing key is damaged")
 }
 
 // KeyName returns a name for a new key of user's log on host, with a random

@@ -27,7 +27,7 @@ func auditSigner(keys *keystore.Store, file string, log *slog.Logger) func(conte
 	return func(ctx context.Context) (note.Signer, error) {
 		secret, err := keys.Secret(ctx, signingKey)
 		if broker.CodeOf(err) == broker.CodeNotFound {
-			secret, err = newSigningKey(ctx, keys, file, log)
+			secret, err = newSigningKey(ctx, keys)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read the audit log's signing key: %w", err)
@@ -37,11 +37,25 @@ func auditSigner(keys *keystore.Store, file string, log *slog.Logger) func(conte
 		if err != nil { // its error may quote the key
 			return nil, broker.Errorf(broker.CodeData, "the audit log's signing key in the keychain is damaged")
 		}
+		// Not only when the key is new: the daemon may have been killed
+		// between the two, or the user removed the pin of a lost key.
+		if err := pin(file, secret); err != nil {
+			log.Warn("the audit log's signing key is not pinned", "key", signer.Name(), "err", err)
+		}
 		return signer, nil
 	}
 }
 
-func newSigningKey(ctx context.Context, keys *keystore.Store, file string, log *slog.Logger) (broker.Secret, error) {
+// pin writes the public half of the signing key into file, if none is there.
+func pin(file string, secret broker.Secret) error {
+	public, err := audit.VerifierKey(secret)
+	if err != nil {
+		return err
+	}
+	return audit.WritePinnedKey(file, public, false)
+}
+
+func newSigningKey(ctx context.Context, keys *keystore.Store) (broker.Secret, error) {
 	name := "user"
 	if u, err := user.Current(); err == nil {
 		name = u.Username
@@ -50,15 +64,12 @@ func newSigningKey(ctx context.Context, keys *keystore.Store, file string, log *
 	if err != nil {
 		host = "localhost"
 	}
-	secret, public, err := audit.GenerateKey(audit.KeyName(name, host))
+	secret, _, err := audit.GenerateKey(audit.KeyName(name, host))
 	if err != nil {
 		return broker.Secret{}, err
 	}
 	if err := keys.PutSecret(ctx, signingKey, secret); err != nil {
 		return broker.Secret{}, err
-	}
-	if err := audit.WritePinnedKey(file, public, false); err != nil {
-		log.Warn("the audit log has a new signing key that is not pinned", "key", public, "err", err)
 	}
 	return secret, nil
 }
