@@ -1,6 +1,8 @@
 package audit
 
 import (
+	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 )
@@ -17,7 +19,8 @@ type fileSystem interface {
 type file interface {
 	WriteAt(p []byte, off int64) (int, error)
 	Truncate(size int64) error
-	Sync() error // the data and what is needed to read it again
+	Sync() error    // the data and what is needed to read it again
+	InPlace() error // nil while the file is where it was opened
 	Close() error
 }
 
@@ -28,16 +31,37 @@ func (osFS) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return osFile{f}, nil
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return osFile{f, info}, nil
 }
 
 func (osFS) Rename(from, to string) error { return os.Rename(from, to) }
 func (osFS) Remove(name string) error     { return os.Remove(name) }
 func (osFS) SyncDir(name string) error    { return syncDir(name) }
 
-type osFile struct{ *os.File }
+type osFile struct {
+	*os.File
+	info fs.FileInfo // as it was opened
+}
 
 func (f osFile) Sync() error { return syncData(f.File) }
+
+// InPlace asks for the file by its name: an entry in a file that was moved or
+// removed is an entry that nobody will find.
+func (f osFile) InPlace() error {
+	info, err := os.Stat(f.Name())
+	if err == nil && !os.SameFile(info, f.info) {
+		err = errors.New("another file is there")
+	}
+	if err != nil {
+		return fmt.Errorf("%s was moved or removed: %w", f.Name(), err)
+	}
+	return nil
+}
 
 // writeFile replaces dir/name by data, so that after a crash it holds the old
 // bytes or the new ones: temporary file, fsync, rename, fsync of the

@@ -324,6 +324,9 @@ func (l *Log) makeRoomLocked(ctx context.Context, n int) error {
 		size := l.seg.size + int64(len(l.batch.lines)-l.batch.written)
 		tooLong := size > 0 && size+int64(n) > l.opts.SegmentSize
 		if l.broken == nil && !tooLong && !l.full && len(l.batch.lines) < maxPending {
+			if err := l.seg.f.InPlace(); err != nil {
+				return unwritable(l.dir, err)
+			}
 			return nil
 		}
 		l.full = l.full || l.broken == nil && tooLong
