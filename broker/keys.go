@@ -122,17 +122,15 @@ func (b *Broker) addKey(ctx context.Context, caller Caller, k NewKey) (KeyInfo, 
 		}
 		key.UserARN = id.ARN
 	}
-	if err := b.cfg.Keys.PutKey(ctx, key); err != nil {
-		return KeyInfo{}, fmt.Errorf("store key %q: %w", k.Name, err)
-	}
-	b.index.forget()
+	// The entry first: a key that could not be stored after it is recorded as
+	// failed, while one that is stored without an entry could not be told.
 	entry := Event{Kind: EventKeyAdded, Outcome: OutcomeOK, Account: accountOf(key.UserARN), Key: key.event(), Caller: &caller}
 	if err := b.cfg.Log.Append(context.WithoutCancel(ctx), entry, true); err != nil {
-		if undo := b.cfg.Keys.RemoveKey(context.WithoutCancel(ctx), k.Name); undo != nil {
-			return KeyInfo{}, fmt.Errorf("%w; and the key could not be removed again: %v", err, undo)
-		}
-		b.index.forget()
 		return KeyInfo{}, fmt.Errorf("key %q was not stored: %w", k.Name, err)
+	}
+	defer b.index.forget()
+	if err := b.cfg.Keys.PutKey(ctx, key); err != nil {
+		return KeyInfo{}, fmt.Errorf("store key %q: %w", k.Name, err)
 	}
 	return key.KeyInfo, nil
 }
@@ -169,8 +167,7 @@ func (b *Broker) RemoveKey(ctx context.Context, caller Caller, name string) erro
 		return b.refuse(ctx, caller, q, "", fmt.Errorf("remove key: %w", err))
 	}
 	q.key = info
-	// The entry first: a removal that fails after it is recorded as failed,
-	// while a key that vanished without an entry could not be told at all.
+	// The entry first, as in AddKey.
 	entry := Event{Kind: EventKeyRemoved, Outcome: OutcomeOK, Account: accountOf(info.UserARN), Key: info.event(), Caller: &caller}
 	if err := b.cfg.Log.Append(context.WithoutCancel(ctx), entry, true); err != nil {
 		return b.remember(caller, "", fmt.Errorf("key %q was not removed: %w", name, err))

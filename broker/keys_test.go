@@ -96,6 +96,26 @@ func TestAddKeyRefusals(t *testing.T) {
 	}
 }
 
+// The log may tell of more than was done, never of less.
+func TestAddKeyIsRecordedBeforeItIsStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.sts.id.ARN = "arn:aws:iam::111122223333:user/bob"
+		w.log.fail = func(e broker.Event) error {
+			if _, stored := w.keys.keys["bob"]; stored {
+				t.Errorf("stored before %s", e.Kind)
+			}
+			if e.Kind == broker.EventKeyAdded {
+				w.keys.err = broker.Errorf(broker.CodeKeychainLocked, "locked just now")
+			}
+			return nil
+		}
+		_, err := w.AddKey(t.Context(), cli, newKey("bob"))
+		wantCode(t, err, broker.CodeKeychainLocked)
+		wantKinds(t, w, "key.added", "request.failed:keychain_locked")
+	})
+}
+
 func TestRootKeyWithAllowRoot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
