@@ -165,8 +165,14 @@ func (c *client) daemonRestart(ctx *cli.Context) error {
 	if err := c.refuseBelowLease(); err != nil { // before anything is stopped
 		return err
 	}
-	if _, err := c.daemonProgram(); err != nil {
+	program, err := c.daemonProgram()
+	if err != nil {
 		return err
+	}
+	// A daemon that works, with its sessions, is not given up for one that
+	// cannot start.
+	if err := c.spawn(program, time.Now().Add(startTimeout), "--check"); err != nil {
+		return fmt.Errorf("nothing was stopped: %w", err)
 	}
 	if _, err := c.stop(ctx); err != nil {
 		return err

@@ -86,8 +86,8 @@ func lockStart(socket string, deadline time.Time) (unlock func(), err error) {
 
 // spawn starts program and waits until it says that it serves, or why it
 // cannot. See the package documentation of gatepassd for the other end.
-func (c *client) spawn(program string, deadline time.Time) error {
-	news, process, err := spawnDetached(program, daemonEnvironment(c.environ()))
+func (c *client) spawn(program string, deadline time.Time, args ...string) error {
+	news, process, err := spawnDetached(program, args, daemonEnvironment(c.environ()))
 	if err != nil {
 		return broker.Errorf(broker.CodeDaemonUnreachable, "start %s: %w", program, err)
 	}

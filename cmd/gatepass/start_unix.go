@@ -19,7 +19,7 @@ import (
 // spawnDetached starts program in a session of its own, in "/", with nothing
 // of ours but env and the pipe's other end: a daemon that held the standard
 // output of a credential-process would keep the AWS CLI waiting for its end.
-func spawnDetached(program string, env []string) (news *os.File, p *os.Process, err error) {
+func spawnDetached(program string, args, env []string) (news *os.File, p *os.Process, err error) {
 	closeOnExec() // also what was inherited without the flag, which fork and exec would pass on
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -33,7 +33,7 @@ func spawnDetached(program string, env []string) (news *os.File, p *os.Process, 
 	defer w.Close()
 	mask := unix.Umask(0o077)
 	defer unix.Umask(mask)
-	p, err = os.StartProcess(program, []string{program}, &os.ProcAttr{
+	p, err = os.StartProcess(program, append([]string{program}, args...), &os.ProcAttr{
 		Dir:   "/",
 		Env:   append(env, "GATEPASS_READY_FD=3"),
 		Files: []*os.File{null, null, null, w},

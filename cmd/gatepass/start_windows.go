@@ -15,7 +15,7 @@ import (
 
 // spawnDetached starts program without a console, with nothing of ours but
 // env and the pipe's other end, whose handle it names as a descriptor.
-func spawnDetached(program string, env []string) (news *os.File, p *os.Process, err error) {
+func spawnDetached(program string, args, env []string) (news *os.File, p *os.Process, err error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, nil, err
@@ -29,7 +29,7 @@ func spawnDetached(program string, env []string) (news *os.File, p *os.Process, 
 	handle := windows.Handle(w.Fd())
 	err = windows.SetHandleInformation(handle, windows.HANDLE_FLAG_INHERIT, windows.HANDLE_FLAG_INHERIT)
 	if err == nil {
-		p, err = os.StartProcess(program, []string{program}, &os.ProcAttr{
+		p, err = os.StartProcess(program, append([]string{program}, args...), &os.ProcAttr{
 			Dir:   filepath.VolumeName(program) + `\`,
 			Env:   append(env, fmt.Sprintf("GATEPASS_READY_FD=%d", handle)),
 			Files: []*os.File{null, null, null},

@@ -21,13 +21,14 @@ import (
 	"gatepass/broker/wire"
 )
 
-const usage = `usage: gatepassd [--foreground]
+const usage = `usage: gatepassd [--foreground | --check]
 
 The daemon behind gatepass. The client starts it when it is needed:
 
     gatepass daemon start
 
 --foreground   write diagnostics to standard error; Ctrl-C stops it
+--check        say what is wrong with the configuration, and end
 --version      print the version
 
 Diagnostics: gatepassd.log in ~/.local/state/gatepass (XDG_STATE_HOME)
@@ -45,9 +46,11 @@ func main() {
 }
 
 func daemon(args []string) (status int) {
-	foreground := false
+	foreground, checkOnly := false, false
 	for _, arg := range args {
 		switch arg {
+		case "--check", "-check":
+			checkOnly = true
 		case "--foreground", "-foreground":
 			foreground = true
 		case "--version", "-version":
@@ -69,7 +72,11 @@ func daemon(args []string) (status int) {
 
 	ready := takeReadyPipe()
 	err := harden()
-	if err == nil {
+	switch {
+	case err != nil:
+	case checkOnly:
+		err = check()
+	default:
 		err = run(context.Background(), foreground, func() { ready.tell(nil) })
 	}
 	if other, ok := errors.AsType[*audit.ErrLocked](err); ok {

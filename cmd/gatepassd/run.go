@@ -62,13 +62,7 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 		socket = listener.Addr().String()
 	}
 
-	keys, err := keystore.New(keystore.Config{
-		Backend:        cfg.Keychain,
-		Env:            keystore.Env(os.Environ()),
-		FileDir:        filepath.Join(paths.StateDir, "keys"),
-		FilePassphrase: broker.NewSecret(os.Getenv(passphraseVariable)),
-		Logger:         log,
-	})
+	keys, err := newKeyStore(cfg, paths, log)
 	if err != nil {
 		return err
 	}
@@ -109,6 +103,37 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 		return err
 	}
 	return serve(ctx, gate, listener, socket, log, started)
+}
+
+// check returns why a daemon could not work with the configuration as it is
+// now. It changes nothing.
+func check() error {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return broker.Errorf(broker.CodeConfig, "find the home directory: %w", err)
+	}
+	paths := broker.PathsFor(os.Getenv, home)
+	cfg, err := readConfig(paths.ConfigFile)
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.DiscardHandler)
+	if _, err := newKeyStore(cfg, paths, log); err != nil {
+		return err
+	}
+	_, err = newSTS(cfg, log)
+	return err
+}
+
+// newKeyStore returns the way to the keychain.
+func newKeyStore(cfg config, paths broker.Paths, log *slog.Logger) (*keystore.Store, error) {
+	return keystore.New(keystore.Config{
+		Backend:        cfg.Keychain,
+		Env:            keystore.Env(os.Environ()),
+		FileDir:        filepath.Join(paths.StateDir, "keys"),
+		FilePassphrase: broker.NewSecret(os.Getenv(passphraseVariable)),
+		Logger:         log,
+	})
 }
 
 // newSTS returns the way to AWS. What it cannot use of cfg is told with its
