@@ -19,7 +19,8 @@ import (
 	"gatepass/profiles"
 )
 
-// Config is what a [Broker] works with. Every field but Trusted is required.
+// Config is what a [Broker] works with. Every field but Trusted and MFA is
+// required.
 type Config struct {
 	Keys     KeyStore
 	STS      STS
@@ -32,26 +33,32 @@ type Config struct {
 	Files profiles.Files
 	// Trusted lists further config files whose endpoint_url counts.
 	Trusted []string
+	// MFA is how codes are asked for. The zero value asks on clients'
+	// terminals and keeps a proof for 8 h, in memory.
+	MFA MFA
 	// Daemon is shown by Status and stands in the log.
 	Daemon DaemonStatus
 }
 
 // A Broker is the guard at the gate. Its methods may be called concurrently.
 //
-// mu guards sessions, removals and closed and is never held across the
-// keychain, the network or the log. Keychain listings and mints run in the two
-// flights, one call per key at a time; keyChanges is held, by one at a time
+// mu guards sessions, baseSessions, removals and closed and is never held
+// across the keychain, the network, a prompt or the log. Keychain listings,
+// mints and MFA proofs run in the three flights, one call per key at a time; keyChanges is held, by one at a time
 // and for as long as their context lasts, by those who add and remove keys.
 type Broker struct {
 	cfg Config
 
-	index *keyIndex
-	mints *flight[minted]
+	index   *keyIndex
+	mints   *flight[minted]
+	bases   *flight[*base]
+	prompts *prompts
 
-	mu       sync.Mutex
-	sessions map[string]*session // current one by cache key
-	removals map[string]int      // by key name: how often sessions were dropped for a removal
-	closed   bool
+	mu           sync.Mutex
+	sessions     map[string]*session // current one by cache key
+	baseSessions map[string]*base    // by promptKey
+	removals     map[string]int      // by key name: how often sessions were dropped for a removal
+	closed       bool
 
 	keyChanges chan struct{}
 
@@ -65,8 +72,12 @@ func New(cfg Config) *Broker {
 		cfg:      cfg,
 		index:    newKeyIndex(cfg.Keys),
 		mints:    newFlight[minted](),
+		bases:    newFlight[*base](),
+		prompts:  newPrompts(cfg.Clock),
 		sessions: make(map[string]*session),
 		removals: make(map[string]int),
+
+		baseSessions: make(map[string]*base),
 
 		keyChanges: make(chan struct{}, 1),
 	}
@@ -79,10 +90,15 @@ type query struct {
 	chain   *profiles.Chain
 	key     KeyInfo
 	target  Target
-	// duration is what STS is asked for.
-	duration time.Duration
-	cacheKey string
-	session  string // id of the session that is being minted, once there is one
+	// duration is what STS is asked for, need how much of it must be left.
+	duration, need time.Duration
+	cacheKey       string
+
+	serial     string // the chain's MFA device, "" for none
+	mfaProcess string
+	direct     bool // the code goes to the chain's own call, for a session longer than 1 h
+
+	session string // id of the session that is being minted, once there is one
 }
 
 // Credentials is the gate: every surface ends here, in one order. It resolves
@@ -94,6 +110,9 @@ func (b *Broker) Credentials(ctx context.Context, caller Caller, req Request) (G
 	s, fresh, err := b.resolveSession(ctx, caller, q, req)
 	if errors.Is(err, errKeyChanged) {
 		s, fresh, err = b.resolveSession(ctx, caller, q, req)
+	}
+	if ask := (*AskError)(nil); errors.As(err, &ask) { // no answer yet
+		return Grant{}, ask
 	}
 	if err != nil {
 		return Grant{}, b.refuse(ctx, caller, q, req.Reason, err)
@@ -111,7 +130,7 @@ func (b *Broker) Credentials(ctx context.Context, caller Caller, req Request) (G
 }
 
 func (b *Broker) resolveSession(ctx context.Context, caller Caller, q *query, req Request) (s *session, fresh bool, err error) {
-	if err := b.resolve(ctx, req, q); err != nil {
+	if err := b.resolve(ctx, caller.Via, req, q); err != nil {
 		return nil, false, err
 	}
 	return b.session(ctx, caller, q, req)
@@ -125,7 +144,7 @@ func (b *Broker) WhoAmI(ctx context.Context, caller Caller, req Request) (Identi
 		return Identity{}, err
 	}
 	q := &query{profile: req.Profile}
-	if err := b.resolve(ctx, req, q); err != nil {
+	if err := b.resolve(ctx, caller.Via, req, q); err != nil {
 		return Identity{}, b.refuse(ctx, caller, q, req.Reason, err)
 	}
 	id, err := b.cfg.STS.CallerIdentity(ctx, grant.Credentials, q.target)
@@ -147,7 +166,7 @@ const (
 )
 
 // resolve fills q from the profile's chain and the stored key that starts it.
-func (b *Broker) resolve(ctx context.Context, req Request, q *query) error {
+func (b *Broker) resolve(ctx context.Context, via string, req Request, q *query) error {
 	chain, err := b.cfg.Profiles.Resolve(b.files(req.Files), req.Profile)
 	if err != nil {
 		return b.explainProfile(ctx, req.Profile, err)
@@ -156,16 +175,14 @@ func (b *Broker) resolve(ctx context.Context, req Request, q *query) error {
 	if len(chain.Hops) > maxHops {
 		return Errorf(CodeConfig, "profile %q leads through %d roles, and %d are the most that are followed", req.Profile, len(chain.Hops), maxHops)
 	}
-	serial := chain.MFASerial
-	for _, hop := range chain.Hops {
-		serial = cmp.Or(serial, hop.MFASerial)
-	}
-	if serial != "" {
-		return Errorf(CodePromptUnavailable, "profile %q needs a code from the MFA device %s, and gatepass has no way to ask for one",
-			req.Profile, serial).WithHint("name a role that does not require MFA, or take mfa_serial out if its role does not")
+	if q.serial, q.mfaProcess, err = mfaOf(chain); err != nil {
+		return err
 	}
 	if q.duration, err = sessionDuration(chain, req.Duration); err != nil {
 		return err
+	}
+	if q.serial != "" {
+		b.fitMFA(q, via, req.Duration)
 	}
 	key, err := b.index.lookup(ctx, chain.Key)
 	if CodeOf(err) == CodeNotFound {

@@ -14,6 +14,7 @@ const (
 	EventLogLinked         EventKind = "log.linked" // a new key signs from here on; written by the log alone
 	EventKeyAdded          EventKind = "key.added"
 	EventKeyRemoved        EventKind = "key.removed"
+	EventMFAVerified       EventKind = "mfa.verified"      // a code gave a session that chains start from
 	EventSessionRequested  EventKind = "session.requested" // on disk before STS is called
 	EventSessionIssued     EventKind = "session.issued"
 	EventSessionRenewed    EventKind = "session.renewed"

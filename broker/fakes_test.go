@@ -17,9 +17,11 @@ import (
 // A world is a Broker with fakes at its edges, all on the bubble's clock.
 type world struct {
 	*broker.Broker
-	keys *fakeKeys
-	sts  *fakeSTS
-	log  *fakeLog
+	keys  *fakeKeys
+	sts   *fakeSTS
+	log   *fakeLog
+	vault fakeVault
+	mfa   broker.MFA
 	// skew is added to the wall clock, slept to the boot clock.
 	skew, slept time.Duration
 }
@@ -29,13 +31,26 @@ const (
 	userARN = "arn:aws:iam::111122223333:user/alice"
 )
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T) *world { return newWorldWith(t, broker.MFA{}) }
+
+func newWorldWith(t *testing.T, mfa broker.MFA) *world {
 	w := &world{
-		keys: &fakeKeys{keys: map[string]broker.Key{}},
-		sts:  &fakeSTS{},
-		log:  &fakeLog{},
+		vault: fakeVault{},
+		keys:  &fakeKeys{keys: map[string]broker.Key{}},
+		sts:   &fakeSTS{},
+		log:   &fakeLog{},
 	}
 	w.keys.keys["alice"] = key("alice", "AKIAALICE00000000001")
+	// What waits for a client that never comes back ends by itself.
+	t.Cleanup(func() { time.Sleep(broker.PromptLifeForTest) })
+	mfa.Vault = w.vault
+	w.mfa = mfa
+	w.start()
+	return w
+}
+
+// start makes the Broker anew, as a restart of the daemon does.
+func (w *world) start() {
 	start := time.Now()
 	w.sts.now = func() time.Time { return time.Now().Add(w.skew) }
 	w.Broker = broker.New(broker.Config{
@@ -48,7 +63,13 @@ func newWorld(t *testing.T) *world {
 			"lost":     {Profile: "lost", Key: "bob"},
 			"mfa":      {Profile: "mfa", Key: "alice", Hops: []profiles.Hop{{Profile: "mfa", RoleARN: roleARN, MFASerial: "arn:aws:iam::111122223333:mfa/alice"}}},
 			"plainmfa": {Profile: "plainmfa", Key: "alice", MFASerial: "arn:aws:iam::111122223333:mfa/alice"},
-			"endless":  {Profile: "endless", Key: "alice", Hops: make([]profiles.Hop, 17)},
+			"long":     {Profile: "long", Key: "alice", Hops: []profiles.Hop{{Profile: "long", RoleARN: roleARN, MFASerial: "arn:aws:iam::111122223333:mfa/alice", Duration: 4 * time.Hour}}},
+			"program":  {Profile: "program", Key: "alice", Hops: []profiles.Hop{{Profile: "program", RoleARN: roleARN, MFASerial: "arn:aws:iam::111122223333:mfa/alice", MFAProcess: "oathtool"}}},
+			"two devices": {Profile: "two devices", Key: "alice", Hops: []profiles.Hop{
+				{Profile: "mfa", RoleARN: roleARN, MFASerial: "arn:aws:iam::111122223333:mfa/alice"},
+				{Profile: "two devices", RoleARN: roleARN, MFASerial: "arn:aws:iam::111122223333:mfa/bob"},
+			}},
+			"endless": {Profile: "endless", Key: "alice", Hops: make([]profiles.Hop, 17)},
 			"chain": {Profile: "chain", Key: "alice", Hops: []profiles.Hop{
 				{Profile: "ops", RoleARN: roleARN},
 				{Profile: "chain", RoleARN: "arn:aws:iam::444455556666:role/Far", Duration: 12 * time.Hour},
@@ -64,8 +85,28 @@ func newWorld(t *testing.T) *world {
 		},
 		Files:  profiles.Files{Config: "/home/alice/.aws/config", Credentials: "/home/alice/.aws/credentials"},
 		Daemon: broker.DaemonStatus{PID: 42, Version: "test"},
+		MFA:    w.mfa,
 	})
-	return w
+}
+
+// fakeVault is the part of a keychain that keeps other secrets than keys.
+type fakeVault map[string]string
+
+func (v fakeVault) Secret(_ context.Context, name string) (broker.Secret, error) {
+	if s, ok := v[name]; ok {
+		return broker.NewSecret(s), nil
+	}
+	return broker.Secret{}, broker.Errorf(broker.CodeNotFound, "no %q", name)
+}
+
+func (v fakeVault) PutSecret(_ context.Context, name string, value broker.Secret) error {
+	v[name] = value.Reveal()
+	return nil
+}
+
+func (v fakeVault) RemoveSecret(_ context.Context, name string) error {
+	delete(v, name)
+	return nil
 }
 
 func key(name, id string) broker.Key {
@@ -81,7 +122,7 @@ var cli = broker.Caller{UID: 1000, PID: 7, Program: "aws", Via: "credential-proc
 
 func (w *world) ask(t *testing.T, profile string) (broker.Grant, error) {
 	t.Helper()
-	return w.Credentials(t.Context(), cli, broker.Request{Profile: profile})
+	return w.Credentials(t.Context(), cli, broker.Request{Profile: profile, Reachable: broker.Reachable{Known: true}})
 }
 
 func (w *world) mustAsk(t *testing.T, profile string) broker.Grant {
@@ -171,6 +212,7 @@ type fakeSTS struct {
 	before func(call string) error
 	calls  []string
 	roles  []broker.AssumeRoleInput
+	tokens []broker.SessionTokenInput
 	id     broker.Identity
 }
 
@@ -216,6 +258,9 @@ func (f *fakeSTS) CallerIdentity(_ context.Context, c broker.Credentials, _ brok
 
 func (f *fakeSTS) SessionToken(_ context.Context, c broker.Credentials, in broker.SessionTokenInput, _ broker.Target) (broker.STSSession, error) {
 	n, err := f.call("GetSessionToken " + c.AccessKeyID)
+	f.mu.Lock()
+	f.tokens = append(f.tokens, in)
+	f.mu.Unlock()
 	return f.session(n, in.Duration), err
 }
 

@@ -176,6 +176,7 @@ func (b *Broker) RemoveKey(ctx context.Context, caller Caller, name string) erro
 	// minted until it had let go of the key.
 	b.dropKey(name)
 	defer b.dropKey(name)
+	defer b.dropBases(context.WithoutCancel(ctx), info)
 	if err := b.cfg.Keys.RemoveKey(ctx, name); err != nil {
 		return b.refuse(ctx, caller, q, "", fmt.Errorf("remove key %q: %w", name, err))
 	}

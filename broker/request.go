@@ -14,6 +14,9 @@ type Request struct {
 	Reason   string
 	Duration time.Duration // 0 leaves it to the profile
 	MinLeft  time.Duration // how long they must last; 0 means the usual margin
+
+	Reachable Reachable // how to ask the caller's user
+	Code      Secret    // of the MFA device, from --mfa-code; zero for none
 }
 
 // A Grant is what leaves through the gate, its entry already in the log.

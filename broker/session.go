@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -83,12 +84,24 @@ func (b *Broker) session(ctx context.Context, caller Caller, q *query, req Reque
 		return nil, false, Errorf(CodeUsage, "profile %q: %s must be left, but its sessions last %s", q.profile, need, q.duration).
 			WithHint("ask for less with --min-left, or for longer sessions with --duration")
 	}
+	if s := b.cached(q.cacheKey); s != nil && s.left(b.cfg.Clock) >= need {
+		return s, false, nil
+	}
+	q.need = need
+	if q.serial != "" {
+		wait, leave, refused := b.waitAnswered(ctx, caller, q, req)
+		switch known := b.knownBase(q); {
+		case refused == nil:
+			defer leave()
+			defer func() { err = cause(wait, err) }()
+			ctx = wait
+		case q.direct || known == nil || known.left(b.cfg.Clock) < baseMargin:
+			return nil, false, refused
+		}
+	}
 	// A call that was under way may give a session that another found good
 	// enough; then the next call mints.
 	for range 2 {
-		if s := b.cached(q.cacheKey); s != nil && s.left(b.cfg.Clock) >= need {
-			return s, false, nil
-		}
 		m, err := b.mints.do(ctx, q.cacheKey, func() (minted, error) {
 			if s := b.cached(q.cacheKey); s != nil && s.left(b.cfg.Clock) >= need {
 				return minted{s, false}, nil
@@ -119,7 +132,7 @@ func (b *Broker) cached(key string) *session {
 
 // mint gets a new session from STS: the intent is on disk before STS is
 // called, and the session before anybody gets it. kind is what the entry of
-// success is called.
+// success is called; a renewal asks nobody.
 func (b *Broker) mint(caller Caller, q query, reason string, kind EventKind) (*session, error) {
 	// Its own context: a caller that leaves does not stop what others wait
 	// for. Each call below has a deadline of its own.
@@ -130,15 +143,11 @@ func (b *Broker) mint(caller Caller, q query, reason string, kind EventKind) (*s
 	b.mu.Lock()
 	removals := b.removals[q.key.Name]
 	b.mu.Unlock()
-	key, err := b.cfg.Keys.Key(ctx, q.key.Name)
+	start, err := b.start(ctx, caller, &q, kind != EventSessionRenewed)
 	if err != nil {
 		return nil, err
 	}
-	defer key.SecretAccessKey.Clear()
-	if key.AccessKeyID != q.key.AccessKeyID {
-		b.index.forget()
-		return nil, errKeyChanged
-	}
+	defer start.clear()
 	s.name = sessionName(&q, s.id)
 
 	requested := b.event(EventSessionRequested, OutcomeOK, caller, &q)
@@ -148,7 +157,18 @@ func (b *Broker) mint(caller Caller, q query, reason string, kind EventKind) (*s
 		return nil, err
 	}
 	bootStart := b.cfg.Clock.Boot()
-	got, err := b.callSTS(ctx, key, &q, s.name)
+	got, err := b.callSTS(ctx, start, &q, s.name)
+	if proof := start.proof; proof != nil && CodeOf(err) == CodeAWSDenied && kind != EventSessionRenewed && b.old(proof, q.cacheKey) {
+		// The role may want a younger proof (aws:MultiFactorAuthAge).
+		if proof, err = b.base(caller, &q, baseMargin, b.cfg.Clock.Now(), true); err != nil {
+			return nil, &sessionError{id: s.id, err: err}
+		}
+		start = source{creds: proof.creds, proof: proof}
+		bootStart = b.cfg.Clock.Boot()
+		if got, err = b.callSTS(ctx, start, &q, s.name); CodeOf(err) == CodeAWSDenied {
+			b.refusedFresh(proof, q.cacheKey)
+		}
+	}
 	if err != nil {
 		return nil, &sessionError{id: s.id, err: err}
 	}
@@ -156,6 +176,9 @@ func (b *Broker) mint(caller Caller, q query, reason string, kind EventKind) (*s
 	s.q, s.creds, s.request = q, got.Credentials, got.RequestID
 	s.issued = b.cfg.Clock.Now()
 	s.bootEnds = bootStart + q.duration
+	if start.proof != nil && len(q.chain.Hops) == 0 {
+		s.bootEnds = start.proof.bootEnds
+	}
 
 	issued := b.event(kind, OutcomeOK, caller, &q)
 	issued.Session = s.eventSession()
@@ -184,11 +207,64 @@ type sessionError struct {
 func (e *sessionError) Error() string { return e.err.Error() }
 func (e *sessionError) Unwrap() error { return e.err }
 
+// A source is what a chain's first call is signed with.
+type source struct {
+	creds Credentials
+	key   bool   // creds are the long-term key, to be cleared
+	proof *base  // where they are a base session's
+	code  Secret // for the call itself
+}
+
+func (s source) clear() {
+	if s.key {
+		s.creds.SecretAccessKey.Clear()
+	}
+}
+
+// start returns what q's chain starts with: the key, or for MFA the session
+// that a code gave. A code for the chain's own call is asked for here.
+func (b *Broker) start(ctx context.Context, caller Caller, q *query, ask bool) (source, error) {
+	var code Secret
+	switch {
+	case q.serial != "" && !q.direct:
+		need := baseMargin
+		if len(q.chain.Hops) == 0 {
+			need = q.need
+		}
+		proof, err := b.base(caller, q, need, time.Time{}, ask)
+		if err != nil {
+			return source{}, err
+		}
+		return source{creds: proof.creds, proof: proof}, nil
+	case q.direct && !ask:
+		return source{}, errWouldAsk
+	case q.direct:
+		standing, done := b.prompts.standing()
+		defer done()
+		var err error
+		if code, err = b.code(standing, q, new(asking)); err != nil {
+			return source{}, err
+		}
+	}
+	key, err := b.keyFor(ctx, q)
+	if err != nil {
+		return source{}, err
+	}
+	return source{creds: key.Credentials(), key: true, code: code}, nil
+}
+
 // callSTS walks the chain.
-func (b *Broker) callSTS(ctx context.Context, key Key, q *query, name string) (STSSession, error) {
-	creds := key.Credentials()
+func (b *Broker) callSTS(ctx context.Context, start source, q *query, name string) (STSSession, error) {
+	creds := start.creds
 	if len(q.chain.Hops) == 0 {
-		return b.cfg.STS.SessionToken(ctx, creds, SessionTokenInput{Duration: q.duration}, q.target)
+		if start.proof != nil {
+			return STSSession{Credentials: creds, RequestID: start.proof.request}, nil
+		}
+		in := SessionTokenInput{Duration: q.duration}
+		if q.direct {
+			in.SerialNumber, in.TokenCode = q.serial, start.code
+		}
+		return b.cfg.STS.SessionToken(ctx, creds, in, q.target)
 	}
 	var got STSSession
 	for i, hop := range q.chain.Hops {
@@ -202,6 +278,9 @@ func (b *Broker) callSTS(ctx context.Context, key Key, q *query, name string) (S
 		}
 		if i == len(q.chain.Hops)-1 {
 			in.Duration = q.duration
+		}
+		if q.direct && i == 0 {
+			in.SerialNumber, in.TokenCode = q.serial, start.code
 		}
 		var err error
 		if got, err = b.cfg.STS.AssumeRole(ctx, creds, in, q.target); err != nil {
@@ -258,7 +337,7 @@ func (b *Broker) renew(s *session) {
 		n, err := b.mint(b.self(), q, "", EventSessionRenewed)
 		return minted{n, true}, err
 	}, nil)
-	if err != nil {
+	if err != nil && !errors.Is(err, errWouldAsk) {
 		// The next request tries again, with somebody to tell.
 		b.refuse(context.Background(), b.self(), &q, "", fmt.Errorf("renew ahead: %w", err))
 	}
@@ -326,6 +405,10 @@ func cacheKey(q *query) string {
 	field(q.key.AccessKeyID)
 	number(int64(q.duration))
 	field(q.target.Endpoint)
+	field(q.serial)
+	if q.direct {
+		number(1)
+	}
 	for i := range q.chain.Hops {
 		h := &q.chain.Hops[i]
 		field(h.RoleARN)

@@ -19,7 +19,9 @@ func (b *Broker) Start(ctx context.Context) error {
 // Close waits for the calls under way, ends every session and records that
 // the daemon stopped. ctx bounds the waiting.
 func (b *Broker) Close(ctx context.Context, reason string) error {
+	b.EndQuestions()
 	b.mints.wait(ctx)
+	b.bases.wait(ctx)
 	b.index.loads.wait(ctx)
 	b.mu.Lock()
 	b.closed = true

@@ -30,7 +30,8 @@ const defaultTimeout = 75 * time.Second
 // Before it sends anything it asks the kernel who listens: a socket that is
 // not served by our own user gets nothing, least of all a key.
 //
-// Errors are *[broker.Error]s: the daemon's own, or
+// Errors are *[broker.AskError]s where an MFA code is needed first, else
+// *[broker.Error]s: the daemon's own, or
 // [broker.CodeDaemonUnreachable] for a daemon that is not there, does not
 // answer in time or is not gatepassd.
 type Client struct {
@@ -40,6 +41,9 @@ type Client struct {
 	// which is longer than the daemon ever makes a caller wait.
 	Timeout time.Duration
 }
+
+// statusNeeded is 202 Accepted: the body is a [Needed].
+const statusNeeded = 202
 
 // A Header is what stands beside a credentials document.
 type Header struct {
@@ -120,6 +124,13 @@ func (c *Client) call(ctx context.Context, method, path string, body []byte) (an
 	if err := CheckVersion("gatepassd", ans.version); err != nil && path != PathStop {
 		return answer{}, err
 	}
+	if ans.status == statusNeeded {
+		var in Needed
+		if err := json.Unmarshal(ans.body, &in); err != nil {
+			return answer{}, broker.Errorf(broker.CodeInternal, "gatepassd's answer to %s makes no sense: %w", path, err)
+		}
+		return answer{}, &broker.AskError{Question: in.Question}
+	}
 	if ans.status/100 == 2 {
 		return ans, nil
 	}
@@ -197,6 +208,15 @@ func (r CredentialsRequest) appendJSON(b []byte) []byte {
 	if r.MinLeftSeconds != 0 {
 		b = append(b, `,"min_left_seconds":`...)
 		b = strconv.AppendInt(b, int64(r.MinLeftSeconds), 10)
+	}
+	if r.MFACode != "" {
+		b = append(b, `,"mfa_code":`...)
+		b = appendString(b, r.MFACode)
+	}
+	if r.Ask != nil {
+		if ask, err := json.Marshal(r.Ask); err == nil { // strings and a bool
+			b = append(append(b, `,"ask":`...), ask...)
+		}
 	}
 	return append(b, '}')
 }

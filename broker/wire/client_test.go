@@ -389,6 +389,8 @@ func TestAppendJSON(t *testing.T) {
 			f.SetString(fmt.Sprintf("%d \"\\\n\x00é</script>\u2028", i))
 		case reflect.Int:
 			f.SetInt(int64(-i))
+		case reflect.Pointer:
+			f.Set(reflect.ValueOf(&Ask{Terminal: true, Mode: "tty", Env: []string{"DISPLAY=\"\n"}}))
 		default:
 			t.Fatalf("appendJSON knows no %s", f.Type())
 		}
@@ -396,7 +398,7 @@ func TestAppendJSON(t *testing.T) {
 	for _, r := range []CredentialsRequest{{}, {Profile: "ops"}, all} {
 		var got CredentialsRequest
 		b := r.appendJSON(nil)
-		if err := json.Unmarshal(b, &got); err != nil || got != r {
+		if err := json.Unmarshal(b, &got); err != nil || !reflect.DeepEqual(got, r) {
 			t.Errorf("%+v became %s, %+v, %v", r, b, got, err)
 		}
 		want, err := json.Marshal(r)

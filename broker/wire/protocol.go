@@ -49,12 +49,14 @@ const MaxBody = 64 << 10
 
 // The routes.
 const (
-	PathCredentials = "/v1/credentials" // POST CredentialsRequest → the credential_process document
-	PathWhoAmI      = "/v1/whoami"      // POST CredentialsRequest → broker.Identity
-	PathStatus      = "/v1/status"      // GET → broker.Status
-	PathKeys        = "/v1/keys"        // GET → KeysResponse; POST AddKeyRequest → broker.KeyInfo
-	PathKeysRemove  = "/v1/keys/remove" // POST RemoveKeyRequest → {}
-	PathStop        = "/v1/daemon/stop" // POST {} → StopResponse, then the daemon drains and exits
+	PathCredentials = "/v1/credentials"    // POST CredentialsRequest → the credential_process document
+	PathWhoAmI      = "/v1/whoami"         // POST CredentialsRequest → broker.Identity
+	PathStatus      = "/v1/status"         // GET → broker.Status
+	PathKeys        = "/v1/keys"           // GET → KeysResponse; POST AddKeyRequest → broker.KeyInfo
+	PathKeysRemove  = "/v1/keys/remove"    // POST RemoveKeyRequest → {}
+	PathPromptBeat  = "/v1/prompts/beat"   // POST PromptBeatRequest → {}: the client still asks its user
+	PathPromptReply = "/v1/prompts/answer" // POST PromptReplyRequest → {}
+	PathStop        = "/v1/daemon/stop"    // POST {} → StopResponse, then the daemon drains and exits
 )
 
 // Headers of an answer to PathCredentials, beside the document.
@@ -73,6 +75,45 @@ type CredentialsRequest struct {
 	CredentialsFile string `json:"credentials_file,omitempty"` // absolute; the client's AWS_SHARED_CREDENTIALS_FILE
 	DurationSeconds int    `json:"duration_seconds,omitempty"` // 0 leaves it to the profile
 	MinLeftSeconds  int    `json:"min_left_seconds,omitempty"` // 0 leaves it to the surface
+	MFACode         string `json:"mfa_code,omitempty"`         // of the MFA device, from --mfa-code
+	// Ask says how the user can be asked for an MFA code. A client sends it
+	// once it was told that a code is needed.
+	Ask *Ask `json:"ask,omitempty"`
+}
+
+// Ask says how the user behind a client can be asked.
+type Ask struct {
+	Terminal bool     `json:"terminal,omitempty"` // the client can ask on its terminal
+	Mode     string   `json:"mode,omitempty"`     // --prompt: one of [broker.PromptModes]
+	Env      []string `json:"env,omitempty"`      // "NAME=value", of [AskVariables], for a dialog that the daemon starts
+}
+
+// AskVariables are the variables that a dialog or pinentry needs.
+var AskVariables = [...]string{
+	"DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "XDG_RUNTIME_DIR", "XDG_CURRENT_DESKTOP",
+	"DBUS_SESSION_BUS_ADDRESS", "LANG", "LC_ALL", "TERM",
+}
+
+// A Needed is the body of an answer with status 202: there is no session yet,
+// since an MFA code is needed. With an id the client is to ask its user, to
+// send [PathPromptBeat] every second meanwhile and then [PathPromptReply], and
+// to make its request again. Without one it is to make its request again with
+// Ask.
+type Needed struct {
+	Question broker.Question `json:"question"`
+}
+
+// PromptBeatRequest names a question.
+type PromptBeatRequest struct {
+	ID string `json:"id"`
+}
+
+// PromptReplyRequest answers a question: with the code, or with why there is
+// none ("cancelled", "prompt_timeout", "prompt_unavailable").
+type PromptReplyRequest struct {
+	ID   string      `json:"id"`
+	Code string      `json:"code,omitempty"`
+	Why  broker.Code `json:"why,omitempty"`
 }
 
 // AddKeyRequest stores a key. SecretAccessKey is the one secret that a client

@@ -130,7 +130,8 @@ func (r route) unknownCommand(among []*cli.Command, name string) error {
 func nearest(word string, names []string) string {
 	best, at := 1+min(2, len(word)/2), ""
 	for _, n := range names {
-		if d := distance(word, n); d < best {
+		d := distance(word, n)
+		if d < best || d == best && at != "" && n[:1] == word[:1] && at[:1] != word[:1] { // the first letter is seldom wrong
 			best, at = d, n
 		}
 	}

@@ -68,15 +68,18 @@ func (c *client) askNow(ctx context.Context, call func(context.Context, *wire.Cl
 // credentials asks the gate. A daemon that ended before it answered may have
 // been replaced, and to ask twice does no harm.
 func (c *client) credentials(ctx context.Context, req wire.CredentialsRequest) (document []byte, region string, err error) {
-	call := func(d *wire.Client) error {
-		var h wire.Header
-		document, h, err = d.Credentials(ctx, req)
-		region = h.Region
+	err = c.asking(ctx, &req, func(ctx context.Context) error {
+		call := func(d *wire.Client) error {
+			var h wire.Header
+			document, h, err = d.Credentials(ctx, req)
+			region = h.Region
+			return err
+		}
+		err := c.ask(ctx, call)
+		if errors.Is(err, wire.ErrNoAnswer) {
+			err = c.ask(ctx, call)
+		}
 		return err
-	}
-	err = c.ask(ctx, call)
-	if errors.Is(err, wire.ErrNoAnswer) {
-		err = c.ask(ctx, call)
-	}
+	})
 	return document, region, err
 }

@@ -18,6 +18,8 @@ usage: gatepass credential-process NAME [flags]
   --reason R      why, for the audit log (or GATEPASS_REASON)
   --duration D    how long the session should last: 3600, 90m, 1h
   --min-left D    take a cached session with at least this much time left
+  --mfa-code C    the code that the MFA device shows, where one is needed
+  --prompt WAY    how to ask for it: auto, tty, pinentry, desktop, none
 
 SDKs run it for you when a profile in ~/.aws/config says so, with the absolute
 path of gatepass:

@@ -24,6 +24,8 @@ NAME is a profile of ~/.aws/config; without it, AWS_PROFILE says which.
                   powershell, windows-cmd); asks nobody
   --duration D    how long the session should last: 3600, 90m, 1h
   --min-left D    take a cached session with at least this much time left
+  --mfa-code C    the code that the MFA device shows, where one is needed
+  --prompt WAY    how to ask for it: auto, tty, pinentry, desktop, none
                   (default: 90 % of its life), else get a new one
   --region R      region to use and to print
   --reason R      why you need it, for the audit log (or GATEPASS_REASON)

@@ -23,6 +23,7 @@ func main() {
 		stdout:     os.Stdout,
 		stderr:     os.Stderr,
 		terminal:   askTerminal,
+		canAsk:     canAskTerminal,
 		leaseAbove: func() int { return leaseAbove(os.Getpid()) },
 		self:       selfPaths,
 		patience:   10 * time.Second,
@@ -39,10 +40,11 @@ type client struct {
 	environ        func() []string
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	terminal       func(question string, e echo) (string, error)
-	leaseAbove     func() int      // the pid of a lease's root that we are below, or 0
-	self           func() []string // paths of this program
-	patience       time.Duration   // with a daemon whose answer waits for nobody else
+	terminal       func(ctx context.Context, question string, e echo) (string, error)
+	canAsk         func(background bool) bool // whether terminal would reach the user
+	leaseAbove     func() int                 // the pid of a lease's root that we are below, or 0
+	self           func() []string            // paths of this program
+	patience       time.Duration              // with a daemon whose answer waits for nobody else
 }
 
 // run does what args ask. Its error is what the user reads, and its code the

@@ -109,7 +109,8 @@ func (h *home) command(stdout, stderr *bytes.Buffer) *client {
 		stdin:   strings.NewReader(h.stdin),
 		stdout:  stdout,
 		stderr:  stderr,
-		terminal: func(question string, e echo) (string, error) {
+		canAsk:  func(bool) bool { return len(h.answers) > 0 },
+		terminal: func(_ context.Context, question string, e echo) (string, error) {
 			if len(h.answers) == 0 {
 				return "", errNoTerminal
 			}

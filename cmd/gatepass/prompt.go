@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
+	"os"
 	"strings"
 
 	"gatepass/broker"
@@ -23,8 +25,18 @@ var errNoTerminal = errors.New("there is no terminal to ask on")
 // and returns the line that was typed, without its end. It returns
 // errNoTerminal or, at the end of input (^D), [io.EOF].
 func (c *client) prompt(question string, e echo) (string, error) {
-	return c.terminal(printable(question), e)
+	line, err := c.terminal(context.Background(), printable(question), e)
+	if ended, ok := errors.AsType[*endedError](err); ok {
+		return "", ended.end()
+	}
+	return line, err
 }
+
+// An endedError says that a signal ended a question. The terminal is as it
+// was before.
+type endedError struct{ signal os.Signal }
+
+func (e *endedError) Error() string { return "ended at the prompt: " + e.signal.String() }
 
 // promptError turns a prompt's error into what the user reads: doing is what
 // could not be done, and the hint is the way to answer without a terminal.

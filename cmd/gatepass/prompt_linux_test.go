@@ -27,6 +27,12 @@ type pty struct {
 // standard streams.
 func onTerminal(t *testing.T, h *home, args ...string) *pty {
 	t.Helper()
+	return startOnTerminal(t, exec.Command(filepath.Join(programs(t), "gatepass"), args...), h.environ()...)
+}
+
+// startOnTerminal starts cmd so, with env added to its environment.
+func startOnTerminal(t *testing.T, cmd *exec.Cmd, env ...string) *pty {
+	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		t.Skipf("there are no pseudo-terminals here: %v", err)
@@ -50,9 +56,8 @@ func onTerminal(t *testing.T, h *home, args ...string) *pty {
 		t.Skipf("the terminal cannot be opened: %v", err)
 	}
 	t.Cleanup(func() { slave.Close() })
-	p := &pty{t: t, master: master, slave: slave}
-	p.cmd = exec.Command(filepath.Join(programs(t), "gatepass"), args...)
-	p.cmd.Env = h.environ()
+	p := &pty{t: t, master: master, slave: slave, cmd: cmd}
+	p.cmd.Env = append(p.cmd.Env, env...)
 	p.cmd.ExtraFiles = []*os.File{slave}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 3}
 	if err := p.cmd.Start(); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,6 +49,8 @@ func requestFlags() []cli.Flag {
 		&cli.StringFlag{Name: "reason"},
 		&cli.StringFlag{Name: "duration"},
 		&cli.StringFlag{Name: "min-left"},
+		&cli.StringFlag{Name: "mfa-code"},
+		&cli.StringFlag{Name: "prompt"},
 	}
 }
 
@@ -58,6 +61,14 @@ func applyFlags(ctx *cli.Context, r *wire.CredentialsRequest) (err error) {
 	}
 	if reason := ctx.String("reason"); reason != "" {
 		r.Reason = reason
+	}
+	r.MFACode = ctx.String("mfa-code")
+	if mode := ctx.String("prompt"); mode != "" {
+		if !slices.Contains(broker.PromptModes, mode) {
+			return broker.Errorf(broker.CodeUsage, "--prompt %q is no way to ask", mode).
+				WithHint("it is one of %s", strings.Join(broker.PromptModes, ", "))
+		}
+		r.Ask = &wire.Ask{Mode: mode}
 	}
 	if r.DurationSeconds, err = seconds("duration", ctx.String("duration")); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/urfave/cli/v2"
@@ -21,6 +22,8 @@ NAME is a profile of ~/.aws/config; without it, AWS_PROFILE says which.
   --reason R      why, for the audit log (or GATEPASS_REASON)
   --duration D    how long a new session should last: 3600, 90m, 1h
   --min-left D    take a cached session with at least this much time left
+  --mfa-code C    the code that the MFA device shows, where one is needed
+  --prompt WAY    how to ask for it: auto, tty, pinentry, desktop, none
 
 example:
   gatepass whoami ops
@@ -48,8 +51,10 @@ func (c *client) whoami(ctx *cli.Context) error {
 		return err
 	}
 	var id broker.Identity
-	err = c.ask(ctx.Context, func(d *wire.Client) error {
-		return d.Call(ctx.Context, "POST", wire.PathWhoAmI, req, &id)
+	err = c.asking(ctx.Context, &req, func(ctx context.Context) error {
+		return c.ask(ctx, func(d *wire.Client) error {
+			return d.Call(ctx, "POST", wire.PathWhoAmI, req, &id)
+		})
 	})
 	if err != nil {
 		return err

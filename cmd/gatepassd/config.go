@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -31,6 +32,7 @@ type config struct {
 
 	AWS   awsConfig   `toml:"aws"`
 	Audit auditConfig `toml:"audit"`
+	MFA   mfaConfig   `toml:"mfa"`
 
 	// refuse says in which line of which file stands the value of key that
 	// err forbids; nil where there is no file.
@@ -51,6 +53,14 @@ type auditConfig struct {
 	Command string `toml:"command"`
 }
 
+// mfaConfig says how MFA codes are asked for.
+type mfaConfig struct {
+	Keep   string `toml:"keep"`   // how long a proof counts: "8h"; 15 min to 36 h
+	Prompt string `toml:"prompt"` // one of [broker.PromptModes]
+
+	keep time.Duration
+}
+
 // check finds a value that cannot be used, and cleans those that are paths.
 // Its error never quotes a URL: a proxy's may hold a password.
 func (c *config) check() (key string, err error) {
@@ -59,6 +69,14 @@ func (c *config) check() (key string, err error) {
 	}
 	if err := oneOf(c.Audit.Command, "masked", "name", "none"); err != nil {
 		return "audit.command", err
+	}
+	if err := oneOf(c.MFA.Prompt, broker.PromptModes...); err != nil {
+		return "mfa.prompt", err
+	}
+	// What GetSessionToken gives.
+	// https://docs.aws.amazon.com/STS/latest/APIReference/API_GetSessionToken.html
+	if c.MFA.keep, err = time.ParseDuration(c.MFA.Keep); err != nil || c.MFA.keep < 15*time.Minute || c.MFA.keep > 36*time.Hour {
+		return "mfa.keep", fmt.Errorf("%q is not a time from \"15m\" to \"36h\"", c.MFA.Keep)
 	}
 	for key, value := range map[string]string{
 		"aws.endpoint_url":     c.AWS.EndpointURL,
@@ -112,7 +130,7 @@ const maxConfig = 1 << 20
 // one that cannot be read or understood is an error that names file, line and
 // key.
 func readConfig(path string) (config, error) {
-	cfg := config{Keychain: "auto", Audit: auditConfig{Command: "masked"}}
+	cfg := config{Keychain: "auto", Audit: auditConfig{Command: "masked"}, MFA: mfaConfig{Keep: "8h", Prompt: "auto"}}
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return cfg, nil

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"gatepass/broker"
 )
@@ -105,6 +106,9 @@ proxy = "http://proxy:3128"
 no_proxy = "example.com,10.0.0.0/8"
 [audit]
 command = "name"
+[mfa]
+keep = "90m"
+prompt = "pinentry"
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -117,6 +121,7 @@ command = "name"
 			CABundle: "/etc/ca.pem", Proxy: "http://proxy:3128", NoProxy: "example.com,10.0.0.0/8",
 		},
 		Audit: auditConfig{Command: "name"},
+		MFA:   mfaConfig{Keep: "90m", Prompt: "pinentry", keep: 90 * time.Minute},
 	}
 	cfg.refuse = nil
 	if fmt.Sprint(cfg) != fmt.Sprint(want) {

@@ -38,7 +38,7 @@ func packages(t *testing.T, goos string) []pkg {
 // library alone, its siblings do not know one another, and each library that
 // brings risk or weight is imported in one place.
 func TestImportsFormAStar(t *testing.T) {
-	siblings := []string{"audit", "endpoint", "keystore", "policy", "sts", "wire"}
+	siblings := []string{"audit", "endpoint", "keystore", "policy", "prompt", "sts", "wire"}
 	sibling := func(path string) string {
 		rest, ok := strings.CutPrefix(path, "gatepass/broker/")
 		if !ok {

@@ -16,6 +16,7 @@ import (
 	"gatepass/broker"
 	"gatepass/broker/audit"
 	"gatepass/broker/keystore"
+	"gatepass/broker/prompt"
 	"gatepass/broker/sts"
 	"gatepass/broker/wire"
 	"gatepass/broker/wire/door"
@@ -89,6 +90,10 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 		Keys: keys, STS: aws, Log: book, Profiles: profiles.NewReader(), Clock: newClock(), Logger: log,
 		Files:   profiles.Files{Config: filepath.Join(home, ".aws", "config"), Credentials: filepath.Join(home, ".aws", "credentials")},
 		Trusted: cfg.TrustedConfigs,
+		MFA: broker.MFA{
+			Keep: cfg.MFA.keep, Prompt: cfg.MFA.Prompt, Vault: keys,
+			Prompter: prompt.New(prompt.Config{Env: prompt.Env(os.Environ())}),
+		},
 		Daemon: broker.DaemonStatus{
 			UID: os.Getuid(), PID: os.Getpid(), Version: broker.Version(), Started: time.Now(), Socket: socket,
 		},
@@ -191,5 +196,6 @@ func serve(ctx context.Context, gate *broker.Broker, listener net.Listener, sock
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
 	stopWatching()
+	gate.EndQuestions()
 	return errors.Join(failed, server.Shutdown(drain), gate.Close(drain, reason))
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -186,7 +187,8 @@ func TestAnswers(t *testing.T) {
 	c := &wire.Client{Socket: h.socket}
 	document, about, err := c.Credentials(ctx, wire.CredentialsRequest{
 		Profile: "ops", Via: "export", Region: "eu-west-1", Reason: "a \"reason\"\n", ConfigFile: "/a/config", CredentialsFile: "/a/credentials",
-		DurationSeconds: 900, MinLeftSeconds: 60,
+		DurationSeconds: 900, MinLeftSeconds: 60, MFACode: "123456",
+		Ask: &wire.Ask{Terminal: true, Mode: "tty", Env: []string{"DISPLAY=:0"}},
 	})
 	g := grant()
 	if want := string(g.Credentials.Document()); err != nil || string(document) != want || about != (wire.Header{Region: g.Region, Session: g.SessionID}) {
@@ -197,7 +199,9 @@ func TestAnswers(t *testing.T) {
 		Reason: "a \"reason\"\n", Duration: 15 * time.Minute, MinLeft: time.Minute,
 	}
 	caller := h.broker.callers[0]
-	if h.broker.asked[0] != want || caller.Via != "export" || caller.PID != os.Getpid() && caller.PID != 0 || caller.User == "" {
+	want.Reachable = broker.Reachable{Known: true, Terminal: true, Mode: "tty", TTY: caller.TTY, Env: []string{"DISPLAY=:0"}}
+	want.Code = broker.NewSecret("123456")
+	if !reflect.DeepEqual(h.broker.asked[0], want) || caller.Via != "export" || caller.PID != os.Getpid() && caller.PID != 0 || caller.User == "" {
 		t.Errorf("asked %+v by %+v", h.broker.asked[0], caller)
 	}
 	if id, err := c.WhoAmI(ctx, wire.CredentialsRequest{Profile: "ops"}); err != nil || id.Account != "111122223333" {
@@ -517,5 +521,43 @@ func TestShutdownDoesNotWaitForEver(t *testing.T) {
 	}
 	if err := <-failed; err == nil {
 		t.Error("the request was answered")
+	}
+}
+
+// A question goes to the client as an answer that is no failure, and comes
+// back by routes of its own.
+func TestQuestions(t *testing.T) {
+	h := serve(t, nil)
+	question := broker.Question{ID: "ABC", Profile: "ops", Program: "terraform", Key: "alice", Serial: "arn:aws:iam::111122223333:mfa/alice", Attempt: 1}
+	h.broker.credentials = func(context.Context, broker.Caller, broker.Request) (broker.Grant, error) {
+		return broker.Grant{}, &broker.AskError{Question: question}
+	}
+	c := &wire.Client{Socket: h.socket}
+	_, _, err := c.Credentials(t.Context(), wire.CredentialsRequest{Profile: "ops"})
+	if ask, ok := errors.AsType[*broker.AskError](err); !ok || ask.Question != question {
+		t.Errorf("got %v", err)
+	}
+	for path, in := range map[string]any{
+		wire.PathPromptBeat:  wire.PromptBeatRequest{ID: "ABC"},
+		wire.PathPromptReply: wire.PromptReplyRequest{ID: "ABC", Code: "123456"},
+	} {
+		if err := c.Call(t.Context(), "POST", path, in, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := c.Call(t.Context(), "POST", wire.PathPromptReply, wire.PromptReplyRequest{ID: "ABC", Why: "internal"}, nil); broker.CodeOf(err) != broker.CodeUsage {
+		t.Errorf("why is taken from no list: %v", err)
+	}
+	for name, ask := range map[string]*wire.Ask{
+		"mode":     {Mode: "carrier-pigeon"},
+		"variable": {Env: []string{"LD_PRELOAD=/tmp/x.so"}},
+		"twice":    {Env: []string{"DISPLAY=:0", "DISPLAY=:1"}},
+		"control":  {Env: []string{"DISPLAY=:0\n"}},
+		"long":     {Env: []string{"DISPLAY=" + strings.Repeat("x", 1025)}},
+	} {
+		_, _, err := c.Credentials(t.Context(), wire.CredentialsRequest{Profile: "ops", Ask: ask})
+		if broker.CodeOf(err) != broker.CodeUsage {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -27,13 +27,13 @@ import (
 var ErrDaemonRunning error = broker.Errorf(broker.CodeDaemonUnreachable, "a daemon listens on the socket already")
 
 // Bounds of what a connection may do. A request under way may take as long as
-// its prompt and its AWS calls do (45 s + 15 s).
+// its prompt and its AWS calls do (3 min + 15 s for each hop).
 const (
 	maxConns     = 512              // at once; further ones wait in the socket's queue
 	maxHeader    = 16 << 10         // bytes
 	readTimeout  = 10 * time.Second // from the connection, or the first byte of a later request, to the last byte
 	idleTimeout  = 30 * time.Second // between requests
-	writeTimeout = 2 * time.Minute  // from a request's header to the end of its answer
+	writeTimeout = 4 * time.Minute  // from a request's header to the end of its answer
 )
 
 // A Broker is what the door leads to. Errors with a code reach the client as
@@ -45,6 +45,8 @@ type Broker interface {
 	Keys(context.Context, broker.Caller) ([]broker.KeyInfo, error)
 	RemoveKey(ctx context.Context, caller broker.Caller, name string) error
 	Status(context.Context) (broker.Status, error)
+	PromptBeat(ctx context.Context, caller broker.Caller, id string) error
+	PromptAnswer(ctx context.Context, caller broker.Caller, id string, code broker.Secret, why broker.Code) error
 }
 
 // Config is what a [Server] works with.
@@ -133,6 +135,8 @@ var routes = map[string]map[string]func(*Server, *request) (any, error){
 	wire.PathStatus:      {"GET": (*Server).status},
 	wire.PathKeys:        {"GET": (*Server).keys, "POST": (*Server).addKey},
 	wire.PathKeysRemove:  {"POST": (*Server).removeKey},
+	wire.PathPromptBeat:  {"POST": (*Server).promptBeat},
+	wire.PathPromptReply: {"POST": (*Server).promptReply},
 	wire.PathStop:        {"POST": (*Server).stop},
 }
 
@@ -150,6 +154,7 @@ func (s *Server) credentials(r *request) (any, error) {
 		return nil, err
 	}
 	r.caller.Via = via
+	req.Reachable.TTY = r.caller.TTY
 	grant, err := s.cfg.Broker.Credentials(r.ctx, r.caller, req)
 	if err != nil {
 		return nil, err
@@ -172,6 +177,7 @@ func (s *Server) whoAmI(r *request) (any, error) {
 	if r.caller.Via = via; via == "" {
 		r.caller.Via = "whoami"
 	}
+	req.Reachable.TTY = r.caller.TTY
 	return s.cfg.Broker.WhoAmI(r.ctx, r.caller, req)
 }
 
@@ -212,6 +218,27 @@ func (s *Server) removeKey(r *request) (any, error) {
 	}
 	r.caller.Via = "keys"
 	return struct{}{}, s.cfg.Broker.RemoveKey(r.ctx, r.caller, in.Name)
+}
+
+func (s *Server) promptBeat(r *request) (any, error) {
+	var in wire.PromptBeatRequest
+	if err := decode(r.body, &in); err != nil {
+		return nil, err
+	}
+	return struct{}{}, s.cfg.Broker.PromptBeat(r.ctx, r.caller, in.ID)
+}
+
+func (s *Server) promptReply(r *request) (any, error) {
+	var in wire.PromptReplyRequest
+	if err := decode(r.body, &in); err != nil {
+		return nil, err
+	}
+	switch in.Why {
+	case "", broker.CodeCancelled, broker.CodePromptTimeout, broker.CodePromptUnavailable:
+	default:
+		return nil, broker.Errorf(broker.CodeUsage, "why is %q", in.Why)
+	}
+	return struct{}{}, s.cfg.Broker.PromptAnswer(r.ctx, r.caller, in.ID, broker.NewSecret(in.Code), in.Why)
 }
 
 func (s *Server) stop(r *request) (any, error) {

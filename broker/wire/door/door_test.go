@@ -75,6 +75,16 @@ func (f *fakeBroker) Status(context.Context) (broker.Status, error) {
 	return broker.Status{Daemon: broker.DaemonStatus{PID: 1, Version: "test"}}, nil
 }
 
+func (f *fakeBroker) PromptBeat(_ context.Context, c broker.Caller, id string) error {
+	f.note(c, "beat "+id)
+	return nil
+}
+
+func (f *fakeBroker) PromptAnswer(_ context.Context, c broker.Caller, id string, code broker.Secret, why broker.Code) error {
+	f.note(c, "answer "+id+" "+code.Reveal()+string(why))
+	return nil
+}
+
 const secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 
 func grant() broker.Grant {

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"gatepass/broker"
 	"gatepass/broker/wire"
@@ -74,6 +75,10 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	}
 	caller.User = s.user
 	out, err := call(s, &request{ctx: r.Context(), caller: caller, body: body, header: w.Header()})
+	status = http.StatusOK
+	if ask := (*broker.AskError)(nil); errors.As(err, &ask) {
+		out, err, status = wire.Needed{Question: ask.Question}, nil, http.StatusAccepted
+	}
 	if err != nil {
 		s.fail(w, err)
 		return
@@ -86,7 +91,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 		}
 		b = append(b, '\n')
 	}
-	write(w, http.StatusOK, b)
+	write(w, status, b)
 	clear(b)
 }
 
@@ -193,7 +198,14 @@ func credentialsRequest(body []byte) (req broker.Request, via string, err error)
 			return req, "", broker.Errorf(broker.CodeUsage, "%s is %d", name, seconds)
 		}
 	}
+	how, err := reachable(in.Ask)
+	if err != nil {
+		return req, "", err
+	}
 	return broker.Request{
+		Reachable: how,
+		Code:      broker.NewSecret(in.MFACode),
+
 		Profile:  in.Profile,
 		Files:    profiles.Files{Config: in.ConfigFile, Credentials: in.CredentialsFile},
 		Region:   in.Region,
@@ -201,6 +213,30 @@ func credentialsRequest(body []byte) (req broker.Request, via string, err error)
 		Duration: time.Duration(in.DurationSeconds) * time.Second,
 		MinLeft:  time.Duration(in.MinLeftSeconds) * time.Second,
 	}, in.Via, nil
+}
+
+// reachable reads how a client's user can be asked. The variables go to
+// programs that the daemon starts: those that a dialog needs and no other, and
+// nothing in them that is not plain text.
+func reachable(in *wire.Ask) (broker.Reachable, error) {
+	if in == nil {
+		return broker.Reachable{}, nil
+	}
+	if in.Mode != "" && !slices.Contains(broker.PromptModes, in.Mode) {
+		return broker.Reachable{}, broker.Errorf(broker.CodeUsage, "%q is no way to ask: it is one of %s", in.Mode, strings.Join(broker.PromptModes, ", "))
+	}
+	seen := make(map[string]bool)
+	for _, v := range in.Env {
+		name, value, _ := strings.Cut(v, "=")
+		if !slices.Contains(wire.AskVariables[:], name) || seen[name] {
+			return broker.Reachable{}, broker.Errorf(broker.CodeUsage, "the variable %q is not one that a dialog needs, or came twice", name)
+		}
+		seen[name] = true
+		if len(value) > 1024 || strings.ContainsFunc(value, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			return broker.Reachable{}, broker.Errorf(broker.CodeUsage, "the variable %s is not plain text", name)
+		}
+	}
+	return broker.Reachable{Known: true, Terminal: in.Terminal, Mode: in.Mode, Env: in.Env}, nil
 }
 
 // checkRegion refuses what would say more than a region where it becomes part

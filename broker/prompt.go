@@ -1,0 +1,516 @@
+package broker
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// The times of a prompt.
+const (
+	// processPatience is how long a credential-process waits for an answer:
+	// the Go SDK ends it after a minute.
+	processPatience = 45 * time.Second
+	// promptLife is how long a question stands, whoever still waits.
+	promptLife = 3 * time.Minute
+	// quietTime is how long nobody is asked again on behalf of a
+	// credential-process after the user cancelled or did not answer.
+	quietTime = 5 * time.Minute
+	// heartbeat is how often a client that asks says that it still does, and
+	// heartbeatLimit how long it may stay silent: it died, or was stopped.
+	heartbeat      = time.Second
+	heartbeatLimit = 4 * heartbeat
+	// codeLife is how long a code may still be valid at AWS, which takes each
+	// one once.
+	codeLife = 3 * time.Minute
+
+	maxAttempts = 3
+)
+
+// The ways to ask for an MFA code, as gatepass.toml and --prompt name them.
+const (
+	PromptAuto     = "auto"
+	PromptTerminal = "tty"
+	PromptPinentry = "pinentry"
+	PromptDesktop  = "desktop"
+	PromptNone     = "none"
+)
+
+// PromptModes are what [mfa] prompt and --prompt may say.
+var PromptModes = []string{PromptAuto, PromptTerminal, PromptPinentry, PromptDesktop, PromptNone}
+
+// A Question asks for the code that an MFA device shows.
+type Question struct {
+	ID      string `json:"id"` // says who was asked; nobody else may answer
+	Profile string `json:"profile"`
+	Program string `json:"program,omitempty"` // who wants it
+	Key     string `json:"key"`
+	Serial  string `json:"serial"`
+	Attempt int    `json:"attempt"`          // from 1
+	Reason  string `json:"reason,omitempty"` // why it is asked again
+}
+
+// An AskError is no failure: it says that the caller is to put Question to
+// its user and then to ask the gate again. A Question without ID says that
+// the daemon does not know yet how the caller can be asked.
+type AskError struct{ Question Question }
+
+func (e *AskError) Error() string {
+	return fmt.Sprintf("a code of the MFA device %s is needed", e.Question.Serial)
+}
+
+// Reachable says how the user behind a caller can be asked. All of it is what
+// the caller says of itself.
+type Reachable struct {
+	Known    bool   // the caller has said
+	Terminal bool   // the caller can ask on its terminal
+	Mode     string // --prompt; "" leaves it to the configuration
+	TTY      string // for pinentry
+	Env      []string
+}
+
+// A Prompter asks users by programs that the daemon starts. Ask returns
+// [CodePromptUnavailable] where there is no such program or no display,
+// [CodeCancelled] and [CodePromptTimeout] as they say.
+type Prompter interface {
+	Ask(ctx context.Context, q Question, mode string, how Reachable) (Secret, error)
+	// Run runs mfa_process and returns the code that it prints.
+	Run(ctx context.Context, command string) (Secret, error)
+}
+
+// prompts are the questions that stand, at most one for each key and device
+// however many wait for its answer.
+//
+// mu guards everything below it and is never held while asking.
+type prompts struct {
+	clock Clock
+	life  context.Context // ends with the daemon, and with it every question
+	end   context.CancelFunc
+
+	mu     sync.Mutex
+	queues map[string]*promptQueue
+	used   []usedCode
+}
+
+// A usedCode is one that was sent to AWS, which takes none twice.
+type usedCode struct {
+	serial string
+	code   Secret
+	at     time.Time
+}
+
+// A promptQueue is those who wait for the answer of one device, in the order
+// in which they came.
+type promptQueue struct {
+	waiting    []*waiter
+	changed    chan struct{} // closed and replaced when somebody joins
+	asked      *asked        // what a client is asking now; nil for nothing
+	quietUntil time.Time
+	quietCause string
+}
+
+// A waiter is a request that waits for an answer and could be asked itself.
+type waiter struct {
+	caller  Caller
+	profile string
+	how     Reachable
+	code    Secret // from --mfa-code, until it was tried
+	tried   bool   // cannot be asked (again)
+	cancel  context.CancelCauseFunc
+}
+
+// asked is a question in the hands of a client.
+type asked struct {
+	question Question
+	pid      int
+	beat     time.Time
+	answer   chan promptAnswer // has room for one
+}
+
+type promptAnswer struct {
+	code Secret
+	err  error
+}
+
+func newPrompts(clock Clock) *prompts {
+	life, end := context.WithCancel(context.Background())
+	return &prompts{clock: clock, life: life, end: end, queues: make(map[string]*promptQueue)}
+}
+
+func (p *prompts) queueLocked(key string) *promptQueue {
+	q := p.queues[key]
+	if q == nil {
+		q = &promptQueue{changed: make(chan struct{})}
+		p.queues[key] = q
+	}
+	return q
+}
+
+// interactive reports whether a person waits for what via asks.
+func interactive(via string) bool { return via != "credential-process" && via != "daemon" }
+
+// join puts a request among those who can be asked. It is refused when the
+// user has just cancelled and no person asks now. leave must be called.
+func (p *prompts) join(key string, w *waiter) (leave func(), err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	q := p.queueLocked(key)
+	if !interactive(w.caller.Via) && w.code.IsZero() {
+		if left := q.quietUntil.Sub(p.clock.Now()); left > 0 {
+			return nil, Errorf(CodePromptUnavailable, "profile %q needs an MFA code, and the last question for it %s; programs are not asked for again for %s",
+				w.profile, q.quietCause, left.Round(time.Second)).
+				WithHint("when you are ready: gatepass export %s", w.profile)
+		}
+	} else {
+		q.quietUntil = time.Time{}
+	}
+	q.waiting = append(q.waiting, w)
+	close(q.changed)
+	q.changed = make(chan struct{})
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if i := slices.Index(q.waiting, w); i >= 0 {
+			q.waiting = slices.Delete(q.waiting, i, i+1)
+		}
+	}, nil
+}
+
+// next returns the waiter to ask: the one of the highest rank that came
+// first. nil means that there is nobody.
+func (p *prompts) next(key string) *waiter {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var first *waiter
+	for _, w := range p.queueLocked(key).waiting {
+		switch {
+		case w.tried:
+		case first == nil, w.rank() > first.rank():
+			first = w
+		}
+	}
+	return first
+}
+
+// rank orders those who wait: who brings a code, then a person's own command,
+// then who has said how to be asked.
+func (w *waiter) rank() (n int) {
+	if !w.code.IsZero() {
+		n += 4
+	}
+	if interactive(w.caller.Via) {
+		n += 2
+	}
+	if w.how.Known {
+		n++
+	}
+	return n
+}
+
+// quiet keeps programs from asking for a while.
+func (p *prompts) quiet(key, cause string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	q := p.queueLocked(key)
+	q.quietUntil, q.quietCause = p.clock.Now().Add(quietTime), cause
+}
+
+// use notes that a code goes to AWS, and reports false if it went before.
+func (p *prompts) use(serial string, code Secret) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.clock.Now()
+	p.used = slices.DeleteFunc(p.used, func(u usedCode) bool { return now.Sub(u.at) > codeLife })
+	for _, u := range p.used {
+		if u.serial == serial && u.code.Equal(code) {
+			return false
+		}
+	}
+	p.used = append(p.used, usedCode{serial, NewSecret(code.RevealBytes()), now})
+	return true
+}
+
+// hand gives the question to the waiter's client and waits for its answer.
+// errPassed means that the client died, was stopped or could not ask: the
+// next one may.
+func (p *prompts) hand(ctx context.Context, key string, w *waiter, question Question) (Secret, error) {
+	question.ID = rand.Text()
+	a := &asked{question: question, pid: w.caller.PID, beat: p.clock.Now(), answer: make(chan promptAnswer, 1)}
+	p.mu.Lock()
+	q := p.queueLocked(key)
+	q.asked = a
+	w.tried = true // it comes back as a new request
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		q.asked = nil
+		p.mu.Unlock()
+	}()
+	w.cancel(&AskError{Question: question})
+	for {
+		late := make(chan struct{})
+		stop := p.clock.AfterFunc(heartbeat, func() { close(late) })
+		select {
+		case r := <-a.answer:
+			stop()
+			return r.code, r.err
+		case <-ctx.Done():
+			stop()
+			return Secret{}, ctx.Err()
+		case <-late:
+		}
+		p.mu.Lock()
+		silent := p.clock.Now().Sub(a.beat) > heartbeatLimit
+		p.mu.Unlock()
+		if silent {
+			return Secret{}, errPassed
+		}
+	}
+}
+
+// errPassed says that this waiter could not be asked.
+var errPassed = errors.New("nobody answered for this process")
+
+// find returns the question with that id, if pid is the one who was asked.
+func (p *prompts) find(id string, pid int) (*asked, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, q := range p.queues {
+		if a := q.asked; a != nil && a.question.ID == id && a.pid == pid {
+			a.beat = p.clock.Now()
+			return a, nil
+		}
+	}
+	return nil, Errorf(CodePromptTimeout, "the question is no longer open").WithHint("ask again")
+}
+
+// standing returns the context of a question: it ends with the time that a
+// question stands, or with the daemon.
+func (p *prompts) standing() (context.Context, func()) {
+	ctx, cancel := context.WithCancel(p.life)
+	stop := p.clock.AfterFunc(promptLife, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// EndQuestions ends every question that stands, since the daemon is about to
+// stop: who waits is told so and need not be waited for.
+func (b *Broker) EndQuestions() { b.prompts.end() }
+
+// PromptBeat says that the caller still asks its user; an error means that it
+// need not any more.
+func (b *Broker) PromptBeat(_ context.Context, caller Caller, id string) error {
+	_, err := b.prompts.find(id, caller.PID)
+	return err
+}
+
+// PromptAnswer hands in the answer to a question: the code, or why there is
+// none ([CodeCancelled]: the user does not want to; [CodePromptTimeout]: the
+// user was not there; [CodePromptUnavailable]: the caller cannot ask).
+func (b *Broker) PromptAnswer(_ context.Context, caller Caller, id string, code Secret, why Code) error {
+	a, err := b.prompts.find(id, caller.PID)
+	if err != nil {
+		return err
+	}
+	r := promptAnswer{code: code}
+	switch why {
+	case "":
+	case CodeCancelled:
+		r.err = errCancelled
+	case CodePromptTimeout:
+		r.err = errUnanswered
+	default:
+		r.err = errPassed
+	}
+	select {
+	case a.answer <- r:
+		return nil
+	default:
+		return Errorf(CodeUsage, "the question was answered already")
+	}
+}
+
+var (
+	errCancelled  = Errorf(CodeCancelled, "the user cancelled the question for the MFA code")
+	errUnanswered = Errorf(CodePromptTimeout, "nobody answered the question for the MFA code")
+)
+
+// An asking is the questions for one code: how often it was asked, why it is
+// asked again, and whether a client was sent back and may come again.
+type asking struct {
+	attempt int
+	reason  string
+	sent    bool
+}
+
+// code gets an MFA code for q from whoever can be asked, and never the same
+// twice. Its error ends the asking for all who wait.
+func (b *Broker) code(ctx context.Context, q *query, a *asking) (Secret, error) {
+	if a.attempt++; a.attempt > maxAttempts {
+		return Secret{}, Errorf(CodeMFAFailed, "profile %q: %d codes were refused: %s", q.profile, maxAttempts, a.reason)
+	}
+	if q.mfaProcess != "" && b.cfg.MFA.Prompter != nil {
+		code, err := b.cfg.MFA.Prompter.Run(ctx, q.mfaProcess)
+		if err == nil {
+			err = checkCode(code)
+		}
+		if err == nil && !b.prompts.use(q.serial, code) {
+			err = Errorf(CodeMFAFailed, "the code that it printed has been used").WithHint("wait for the next code")
+		}
+		if err != nil {
+			return Secret{}, fmt.Errorf("profile %q: mfa_process: %w", q.profile, err)
+		}
+		return code, nil
+	}
+	key := q.promptKey()
+	var unavailable error
+	for {
+		w := b.prompts.next(key)
+		if w == nil && a.sent && b.prompts.joined(ctx, key, nil) {
+			w = b.prompts.next(key)
+		}
+		if w == nil && a.reason != "" {
+			return Secret{}, Errorf(CodeMFAFailed, "profile %q: %s", q.profile, a.reason).WithHint("wait for the next code and try again")
+		}
+		if w == nil {
+			return Secret{}, cmp.Or(unavailable, unaskable(q.profile, q.serial))
+		}
+		code, err := b.askWaiter(ctx, key, w, Question{
+			Profile: w.profile, Program: w.caller.Program, Key: q.key.Name, Serial: q.serial,
+			Attempt: a.attempt, Reason: a.reason,
+		})
+		switch {
+		case errors.Is(err, errPassed):
+			a.sent = true
+		case CodeOf(err) == CodePromptUnavailable:
+			unavailable = err
+		case err != nil:
+			switch {
+			case b.prompts.life.Err() != nil:
+				return Secret{}, Errorf(CodePromptTimeout, "profile %q: the daemon stopped before the MFA code was given", w.profile).WithHint("ask again")
+			case ctx.Err() != nil:
+				err = errUnanswered
+			}
+			switch CodeOf(err) {
+			case CodeCancelled:
+				b.prompts.quiet(key, "was cancelled")
+			case CodePromptTimeout:
+				b.prompts.quiet(key, "was not answered")
+			}
+			return Secret{}, fmt.Errorf("profile %q: %w", w.profile, err)
+		default:
+			a.sent = true
+			bad := checkCode(code)
+			if bad == nil && b.prompts.use(q.serial, code) {
+				return code, nil
+			}
+			if a.reason = "that code has been used, and AWS takes each one once: wait for the next"; bad != nil {
+				a.reason = bad.Error()
+			}
+			if a.attempt++; a.attempt > maxAttempts {
+				return Secret{}, Errorf(CodeMFAFailed, "profile %q: %s", q.profile, a.reason)
+			}
+		}
+	}
+}
+
+// askWaiter asks the user behind w, by the first way that there is.
+func (b *Broker) askWaiter(ctx context.Context, key string, w *waiter, q Question) (Secret, error) {
+	if !w.code.IsZero() {
+		b.prompts.mu.Lock()
+		w.tried = true // its one code
+		b.prompts.mu.Unlock()
+		return w.code, nil
+	}
+	if !w.how.Known {
+		return Secret{}, b.prompts.sendBack(ctx, key, w, q)
+	}
+	ways := b.ways(w)
+	for _, way := range ways {
+		switch {
+		case way == PromptTerminal && w.how.Terminal:
+			return b.prompts.hand(ctx, key, w, q)
+		case way == PromptPinentry || way == PromptDesktop:
+			if b.cfg.MFA.Prompter == nil {
+				continue
+			}
+			how := w.how
+			if len(ways) > 1 {
+				how.TTY = "" // unasked for, pinentry does not take over a terminal
+			}
+			code, err := b.cfg.MFA.Prompter.Ask(ctx, q, way, how)
+			if CodeOf(err) != CodePromptUnavailable {
+				return code, err
+			}
+		}
+	}
+	b.prompts.mu.Lock()
+	w.tried = true
+	b.prompts.mu.Unlock()
+	return Secret{}, unaskable(q.Profile, q.Serial)
+}
+
+// ways are the ways to ask w's user, in their order: a person at a terminal
+// there, a program's user by a dialog first.
+func (b *Broker) ways(w *waiter) []string {
+	mode := cmp.Or(w.how.Mode, b.cfg.MFA.Prompt, PromptAuto)
+	switch {
+	case mode != PromptAuto:
+		return []string{mode}
+	case interactive(w.caller.Via):
+		return []string{PromptTerminal, PromptPinentry, PromptDesktop}
+	}
+	return []string{PromptPinentry, PromptDesktop, PromptTerminal}
+}
+
+// sendBack has w's client say how its user can be asked. It comes as a new
+// request; whoever comes first ends the waiting.
+func (p *prompts) sendBack(ctx context.Context, key string, w *waiter, q Question) error {
+	p.mu.Lock()
+	w.tried = true
+	changed := p.queueLocked(key).changed
+	p.mu.Unlock()
+	w.cancel(&AskError{Question: q})
+	p.joined(ctx, key, changed)
+	return errPassed
+}
+
+// joined waits for somebody to join the queue, but no longer than a client
+// that lives takes to come again. changed is the queue's from before.
+func (p *prompts) joined(ctx context.Context, key string, changed <-chan struct{}) bool {
+	if changed == nil {
+		p.mu.Lock()
+		changed = p.queueLocked(key).changed
+		p.mu.Unlock()
+	}
+	late := make(chan struct{})
+	defer p.clock.AfterFunc(heartbeatLimit, func() { close(late) })()
+	select {
+	case <-changed:
+		return true
+	case <-late:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+func unaskable(profile, serial string) error {
+	return Errorf(CodePromptUnavailable, "profile %q needs a code of the MFA device %s, and there is nobody to ask: no terminal in the foreground, no dialog", profile, serial).
+		WithHint("in a terminal, once: gatepass export %s --mfa-code CODE >/dev/null; or set mfa_process in the profile", profile)
+}
+
+// checkCode returns why code cannot be one of an MFA device: AWS wants six
+// digits.
+// https://docs.aws.amazon.com/STS/latest/APIReference/API_GetSessionToken.html
+func checkCode(code Secret) error {
+	b := code.RevealBytes()
+	if len(b) != 6 || strings.Trim(string(b), "0123456789") != "" {
+		return Errorf(CodeMFAFailed, "an MFA code has six digits")
+	}
+	return nil
+}

@@ -1,0 +1,221 @@
+// Package prompt asks the user for an MFA code by a program that the daemon
+// starts: pinentry (by the Assuan protocol), zenity, kdialog, or AppleScript's
+// dialog; and it runs a profile's mfa_process.
+//
+// Where there is no such program, or no display or terminal for it, Ask says
+// so ([broker.CodePromptUnavailable]) and the broker tries the next way. The
+// programs get an environment of their own: what the daemon has for finding
+// programs, and what the caller says of its display; never a credential.
+package prompt
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"runtime"
+	"strings"
+	"time"
+
+	"gatepass/broker"
+)
+
+// Config is what a [Prompter] works with.
+type Config struct {
+	// Env is where programs find their own: PATH, HOME and the like.
+	Env []string
+	// Look finds a program by name; nil is [exec.LookPath].
+	Look func(name string) (string, error)
+}
+
+// A Prompter starts dialogs. It implements [broker.Prompter].
+type Prompter struct{ cfg Config }
+
+var _ broker.Prompter = (*Prompter)(nil)
+
+// New returns a Prompter.
+func New(cfg Config) *Prompter {
+	if cfg.Look == nil {
+		cfg.Look = exec.LookPath
+	}
+	return &Prompter{cfg: cfg}
+}
+
+// processTime is how long mfa_process may take.
+const processTime = 30 * time.Second
+
+// maxOutput bounds what is read from a program, in bytes.
+const maxOutput = 4 << 10
+
+// Run runs an mfa_process by the shell, as aws-vault does, and returns the
+// first word of what it prints.
+func (p *Prompter) Run(ctx context.Context, command string) (broker.Secret, error) {
+	ctx, cancel := context.WithTimeout(ctx, processTime)
+	defer cancel()
+	shell := []string{"/bin/sh", "-c", command}
+	if runtime.GOOS == "windows" {
+		shell = []string{"cmd.exe", "/C", command}
+	}
+	out, status, err := p.run(ctx, shell, p.cfg.Env, nil)
+	defer clear(out)
+	switch {
+	case ctx.Err() != nil:
+		return broker.Secret{}, broker.Errorf(broker.CodePromptTimeout, "it printed no code within %s", processTime)
+	case err != nil:
+		return broker.Secret{}, broker.Errorf(broker.CodePromptUnavailable, "it cannot be run: %w", err)
+	case status != 0:
+		return broker.Secret{}, broker.Errorf(broker.CodePromptUnavailable, "it ended with status %d", status).
+			WithHint("run it by hand to see why: %s", command)
+	}
+	return broker.NewSecret(bytes.TrimSpace(out)), nil
+}
+
+// Ask asks by pinentry or by a desktop's dialog, as mode says.
+func (p *Prompter) Ask(ctx context.Context, q broker.Question, mode string, how broker.Reachable) (broker.Secret, error) {
+	if mode == broker.PromptPinentry {
+		return p.pinentry(ctx, q, how)
+	}
+	env := p.env(how)
+	if runtime.GOOS == "darwin" {
+		return p.dialog(ctx, env, "osascript", "-e", appleScript, text(q))
+	}
+	if !hasDisplay(how.Env) {
+		return broker.Secret{}, unavailable("there is no display")
+	}
+	code, err := p.dialog(ctx, env, "zenity", "--entry", "--title=gatepass", "--text="+escapeMarkup(text(q)))
+	if broker.CodeOf(err) == broker.CodePromptUnavailable {
+		code, err = p.dialog(ctx, env, "kdialog", "--title", "gatepass", "--inputbox", text(q))
+	}
+	return code, err
+}
+
+// appleScript shows its argument; the text is no part of the script.
+const appleScript = `on run argv
+display dialog (item 1 of argv) default answer "" with title "gatepass"
+return text returned of result
+end run`
+
+// dialog runs a program that prints what was typed and ends with 1 when the
+// user cancelled.
+func (p *Prompter) dialog(ctx context.Context, env []string, name string, args ...string) (broker.Secret, error) {
+	path, err := p.cfg.Look(name)
+	if err != nil {
+		return broker.Secret{}, unavailable(name + " is not installed")
+	}
+	out, status, err := p.run(ctx, append([]string{path}, args...), env, nil)
+	defer clear(out)
+	switch {
+	case ctx.Err() != nil:
+		return broker.Secret{}, broker.Errorf(broker.CodePromptTimeout, "nobody answered the dialog")
+	case err != nil:
+		return broker.Secret{}, unavailable(err.Error())
+	case status == 1 && len(out) == 0:
+		return broker.Secret{}, broker.Errorf(broker.CodeCancelled, "cancelled in the dialog")
+	case status != 0:
+		return broker.Secret{}, unavailable(fmt.Sprintf("%s ended with status %d", name, status))
+	}
+	return broker.NewSecret(bytes.TrimSpace(out)), nil
+}
+
+// run runs a program to its end and returns what it printed. A program that
+// ctx ends is killed with all that it started.
+func (p *Prompter) run(ctx context.Context, args, env []string, stdin []byte) (out []byte, status int, err error) {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Env = env
+	cmd.Dir = "/"
+	if runtime.GOOS == "windows" {
+		cmd.Dir = ""
+	}
+	cmd.Stdin = bytes.NewReader(stdin)
+	w := limited{left: maxOutput}
+	cmd.Stdout = &w
+	ownGroup(cmd)
+	cmd.WaitDelay = time.Second
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return w.b, exit.ExitCode(), nil
+	}
+	return w.b, 0, err
+}
+
+// limited keeps the first bytes that are written to it.
+type limited struct {
+	b    []byte
+	left int
+}
+
+func (l *limited) Write(b []byte) (int, error) {
+	n := min(len(b), l.left)
+	l.b, l.left = append(l.b, b[:n]...), l.left-n
+	return len(b), nil
+}
+
+// env is the daemon's for finding programs, with the caller's display.
+func (p *Prompter) env(how broker.Reachable) []string {
+	return append(append([]string(nil), p.cfg.Env...), how.Env...)
+}
+
+// Env returns the variables of environ by which programs find their own
+// files. Nothing else of the daemon's environment reaches them.
+func Env(environ []string) []string {
+	var env []string
+	for _, v := range environ {
+		switch name, _, _ := strings.Cut(v, "="); name {
+		case "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "GNUPGHOME",
+			"SystemRoot", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "ComSpec", "PATHEXT":
+			env = append(env, v)
+		}
+	}
+	return env
+}
+
+func hasDisplay(env []string) bool {
+	if runtime.GOOS == "windows" || runtime.GOOS == "darwin" {
+		return true
+	}
+	for _, v := range env {
+		if name, value, _ := strings.Cut(v, "="); value != "" && (name == "DISPLAY" || name == "WAYLAND_DISPLAY") {
+			return true
+		}
+	}
+	return false
+}
+
+// text is what the user reads.
+func text(q broker.Question) string {
+	var b strings.Builder
+	if q.Reason != "" {
+		b.WriteString(plain(q.Reason) + "\n\n")
+	}
+	b.WriteString("Profile " + plain(q.Profile))
+	if q.Program != "" {
+		b.WriteString(", for " + plain(q.Program))
+	}
+	b.WriteString(", needs the code of the MFA device\n" + plain(q.Serial))
+	return b.String()
+}
+
+// plain shows a text that others chose: no line of its own, and not long.
+func plain(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	if r := []rune(s); len(r) > 200 {
+		s = string(r[:200]) + "…"
+	}
+	return s
+}
+
+// escapeMarkup keeps zenity from reading Pango markup in text.
+func escapeMarkup(s string) string {
+	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(s)
+}
+
+func unavailable(why string) error {
+	return broker.Errorf(broker.CodePromptUnavailable, "no dialog can be shown: %s", why)
+}

@@ -1,0 +1,161 @@
+//go:build unix
+
+package prompt
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"gatepass/broker"
+)
+
+var question = broker.Question{
+	Profile: "ops", Program: "terraform <b>&\x1b[31m", Key: "alice", Serial: "arn:aws:iam::111122223333:mfa/alice",
+	Attempt: 2, Reason: "100% wrong\nQUIT",
+}
+
+// fake makes programs of the given names, shell scripts that write what they
+// were given to a file.
+func fake(t *testing.T, programs map[string]string) (*Prompter, string) {
+	t.Helper()
+	dir := t.TempDir()
+	for name, script := range programs {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+script), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return New(Config{
+		Env: []string{"PATH=/usr/bin:/bin", "OUT=" + filepath.Join(dir, "out")},
+		Look: func(name string) (string, error) {
+			if _, ok := programs[name]; ok {
+				return filepath.Join(dir, name), nil
+			}
+			return "", exec.ErrNotFound
+		},
+	}), filepath.Join(dir, "out")
+}
+
+var display = broker.Reachable{Known: true, Env: []string{"DISPLAY=:9"}}
+
+const pinentry = `echo "OK hello"
+while read -r line; do
+  echo "$line" >>"$OUT"
+  case "$line" in
+  GETPIN*) %s ;;
+  esac
+  echo OK
+done`
+
+func TestAsk(t *testing.T) {
+	pin := func(answer string) string { return strings.Replace(pinentry, "%s", answer, 1) }
+	for _, tt := range []struct {
+		name, mode string
+		programs   map[string]string
+		how        broker.Reachable
+		code       string
+		err        broker.Code
+	}{
+		{"pinentry", "pinentry", map[string]string{"pinentry": pin(`echo "D 123456"`)}, display, "123456", ""},
+		{"pinentry escapes", "pinentry", map[string]string{"pinentry": pin(`echo "D 1%252%0A3"`)}, display, "1%2\n3", ""},
+		{"pinentry cancelled", "pinentry", map[string]string{"pinentry": pin(`echo "ERR 83886179 Operation cancelled"; continue`)}, display, "", broker.CodeCancelled},
+		{"pinentry timeout", "pinentry", map[string]string{"pinentry": pin(`echo "ERR 83886142 Timeout"; continue`)}, display, "", broker.CodePromptTimeout},
+		{"pinentry without display", "pinentry", map[string]string{"pinentry": pin(`echo "ERR 83918950 ioctl"; continue`)}, display, "", broker.CodePromptUnavailable},
+		{"pinentry, nothing to show it on", "pinentry", map[string]string{"pinentry": pin(`echo "D 123456"`)}, broker.Reachable{}, "", broker.CodePromptUnavailable},
+		{"pinentry talks nonsense", "pinentry", map[string]string{"pinentry": "echo hello"}, display, "", broker.CodePromptUnavailable},
+		{"pinentry ends", "pinentry", map[string]string{"pinentry": "exit 0"}, display, "", broker.CodePromptUnavailable},
+		{"pinentry floods", "pinentry", map[string]string{"pinentry": "exec yes OKOKOK | tr -d '\\n'"}, display, "", broker.CodePromptUnavailable},
+		{"no pinentry", "pinentry", nil, display, "", broker.CodePromptUnavailable},
+		{"zenity", "desktop", map[string]string{"zenity": "echo 123456"}, display, "123456", ""},
+		{"zenity cancelled", "desktop", map[string]string{"zenity": "exit 1", "kdialog": "echo 2"}, display, "", broker.CodeCancelled},
+		{"zenity fails, kdialog", "desktop", map[string]string{"zenity": "exit 255", "kdialog": "echo 123456"}, display, "123456", ""},
+		{"no display", "desktop", map[string]string{"zenity": "echo 123456"}, broker.Reachable{}, "", broker.CodePromptUnavailable},
+		{"no dialog", "desktop", nil, display, "", broker.CodePromptUnavailable},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p, _ := fake(t, tt.programs)
+			code, err := p.Ask(t.Context(), question, tt.mode, tt.how)
+			if broker.CodeOf(err) != tt.err || code.Reveal() != tt.code {
+				t.Errorf("got %q, %v, want %q, %q", code.Reveal(), err, tt.code, tt.err)
+			}
+		})
+	}
+}
+
+// What others chose is text in every program, and no command or markup.
+func TestTextIsText(t *testing.T) {
+	p, out := fake(t, map[string]string{
+		"pinentry": strings.Replace(pinentry, "%s", `echo "D 123456"`, 1),
+		"zenity":   `echo "$@" >>"$OUT"; env >>"$OUT"; echo 123456`,
+	})
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "not-for-dialogs")
+	for _, mode := range []string{"pinentry", "desktop"} {
+		if _, err := p.Ask(t.Context(), question, mode, display); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := string(b)
+	for _, bad := range []string{"\x1b", "<b>&\n", "\nQUIT", "not-for-dialogs", "--text=100% wrong?QUIT\n\nProfile ops, for terraform <"} {
+		if strings.Contains(got, bad) {
+			t.Errorf("%q in %s", bad, got)
+		}
+	}
+	for _, good := range []string{"100%25 wrong?QUIT", "&lt;b&gt;&amp;?[31m", "mfa/alice", "DISPLAY=:9"} {
+		if !strings.Contains(got, good) {
+			t.Errorf("no %q in %s", good, got)
+		}
+	}
+}
+
+// A dialog whose question is over is taken down, with what it started.
+func TestAskEnds(t *testing.T) {
+	for mode, programs := range map[string]map[string]string{
+		"pinentry": {"pinentry": "echo OK; echo ready >\"$OUT\"; sleep 1000"},
+		"desktop":  {"zenity": "echo ready >\"$OUT\"; sleep 1000"},
+	} {
+		p, out := fake(t, programs)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			_, err := p.Ask(ctx, question, mode, display)
+			ended <- err
+		}()
+		for {
+			if b, _ := os.ReadFile(out); len(b) > 0 {
+				break
+			}
+			<-time.After(5 * time.Millisecond)
+		}
+		cancel()
+		if err := <-ended; broker.CodeOf(err) != broker.CodePromptTimeout {
+			t.Errorf("%s: %v", mode, err)
+		}
+	}
+}
+
+func TestRun(t *testing.T) {
+	p, _ := fake(t, nil)
+	for _, tt := range []struct {
+		command, code string
+		err           broker.Code
+	}{
+		{"echo ' 123456 '", "123456", ""},
+		{"printf 123456; echo talk >&2", "123456", ""},
+		{"exit 3", "", broker.CodePromptUnavailable},
+		{"/does/not/exist", "", broker.CodePromptUnavailable},
+		{"env | grep -c AWS_SECRET || true", "0", ""},
+	} {
+		code, err := p.Run(t.Context(), tt.command)
+		if broker.CodeOf(err) != tt.err || code.Reveal() != tt.code {
+			t.Errorf("%s: got %q, %v", tt.command, code.Reveal(), err)
+		}
+	}
+}
