@@ -3,6 +3,9 @@ package broker
 import (
 	"context"
 	"fmt"
+	"maps"
+	"math"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -17,6 +20,7 @@ type keyIndex struct {
 	mu         sync.Mutex
 	keys       map[string]KeyInfo // nil until it was read
 	generation int                // counts changes, so that a slower read does not undo one
+	reads      int                // counts what keys was read from
 }
 
 func newKeyIndex(store KeyStore) *keyIndex {
@@ -28,11 +32,12 @@ func newKeyIndex(store KeyStore) *keyIndex {
 func (x *keyIndex) lookup(ctx context.Context, name string) (KeyInfo, error) {
 	x.mu.Lock()
 	info, ok := x.keys[name]
+	reads := x.reads
 	x.mu.Unlock()
 	if ok {
 		return info, nil
 	}
-	list, err := x.list(ctx)
+	list, err := x.since(ctx, reads)
 	if err != nil {
 		return KeyInfo{}, err
 	}
@@ -45,10 +50,18 @@ func (x *keyIndex) lookup(ctx context.Context, name string) (KeyInfo, error) {
 }
 
 // list reads the keychain.
-func (x *keyIndex) list(ctx context.Context) ([]KeyInfo, error) {
+func (x *keyIndex) list(ctx context.Context) ([]KeyInfo, error) { return x.since(ctx, math.MaxInt) }
+
+// since reads the keychain, unless it has been read after the first reads of
+// all: of many who look at once, the late need not read it again.
+func (x *keyIndex) since(ctx context.Context, reads int) ([]KeyInfo, error) {
 	return x.loads.do(ctx, "", func() ([]KeyInfo, error) {
 		x.mu.Lock()
 		generation := x.generation
+		if x.keys != nil && x.reads > reads {
+			defer x.mu.Unlock()
+			return slices.SortedFunc(maps.Values(x.keys), func(a, b KeyInfo) int { return strings.Compare(a.Name, b.Name) }), nil
+		}
 		x.mu.Unlock()
 		list, err := x.store.Keys(context.Background())
 		if err != nil {
@@ -57,6 +70,7 @@ func (x *keyIndex) list(ctx context.Context) ([]KeyInfo, error) {
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		if x.generation == generation {
+			x.reads++
 			x.keys = make(map[string]KeyInfo, len(list))
 			for _, info := range list {
 				x.keys[info.Name] = info

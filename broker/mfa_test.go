@@ -567,3 +567,41 @@ func TestMFAEndsWithTheDaemon(t *testing.T) {
 		wantCode(t, <-ended, broker.CodePromptTimeout)
 	})
 }
+
+// A long session and the usual ones want a code each; the user is asked for
+// one after the other.
+func TestMFATwoQuestions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		var mu sync.Mutex
+		n, at := 0, 0
+		slowly := func(broker.Question) (string, broker.Code) {
+			mu.Lock()
+			n++
+			code := fmt.Sprintf("%06d", n)
+			if at++; at > 1 {
+				t.Error("two were asked at once")
+			}
+			mu.Unlock()
+			time.Sleep(2 * time.Second)
+			mu.Lock()
+			at--
+			mu.Unlock()
+			return code, ""
+		}
+		var both sync.WaitGroup
+		for i, profile := range []string{"mfa", "long"} {
+			both.Go(func() {
+				p := w.person(7+i, profile, slowly)
+				p.caller.Via = "export"
+				if _, err := w.run(t.Context(), p); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		both.Wait()
+		if n != 2 {
+			t.Errorf("asked %d times", n)
+		}
+	})
+}

@@ -1,13 +1,11 @@
 package broker
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -108,11 +106,18 @@ type usedCode struct {
 // A promptQueue is those who wait for the answer of one device, in the order
 // in which they came.
 type promptQueue struct {
+	turn       chan struct{} // has room for one: who asks
 	waiting    []*waiter
 	changed    chan struct{} // closed and replaced when somebody joins
 	asked      *asked        // what a client is asking now; nil for nothing
 	quietUntil time.Time
 	quietCause string
+
+	// How the last asking failed, for the client that was asked: it may come
+	// again only after that.
+	lastPID int
+	failed  error
+	failAt  time.Time
 }
 
 // A waiter is a request that waits for an answer and could be asked itself.
@@ -146,7 +151,7 @@ func newPrompts(clock Clock) *prompts {
 func (p *prompts) queueLocked(key string) *promptQueue {
 	q := p.queues[key]
 	if q == nil {
-		q = &promptQueue{changed: make(chan struct{})}
+		q = &promptQueue{turn: make(chan struct{}, 1), changed: make(chan struct{})}
 		p.queues[key] = q
 	}
 	return q
@@ -161,6 +166,10 @@ func (p *prompts) join(key string, w *waiter) (leave func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	q := p.queueLocked(key)
+	if q.failed != nil && q.lastPID == w.caller.PID && p.clock.Now().Sub(q.failAt) <= heartbeatLimit {
+		err, q.failed = q.failed, nil
+		return nil, err
+	}
 	if !interactive(w.caller.Via) && w.code.IsZero() {
 		if left := q.quietUntil.Sub(p.clock.Now()); left > 0 {
 			return nil, Errorf(CodePromptUnavailable, "profile %q needs an MFA code, and the last question for it %s; programs are not asked for again for %s",
@@ -244,7 +253,7 @@ func (p *prompts) hand(ctx context.Context, key string, w *waiter, question Ques
 	a := &asked{question: question, pid: w.caller.PID, beat: p.clock.Now(), answer: make(chan promptAnswer, 1)}
 	p.mu.Lock()
 	q := p.queueLocked(key)
-	q.asked = a
+	q.asked, q.lastPID, q.failed = a, a.pid, nil
 	w.tried = true // it comes back as a new request
 	p.mu.Unlock()
 	defer func() {
@@ -340,134 +349,6 @@ var (
 	errUnanswered = Errorf(CodePromptTimeout, "nobody answered the question for the MFA code")
 )
 
-// An asking is the questions for one code: how often it was asked, why it is
-// asked again, and whether a client was sent back and may come again.
-type asking struct {
-	attempt int
-	reason  string
-	sent    bool
-}
-
-// code gets an MFA code for q from whoever can be asked, and never the same
-// twice. Its error ends the asking for all who wait.
-func (b *Broker) code(ctx context.Context, q *query, a *asking) (Secret, error) {
-	if a.attempt++; a.attempt > maxAttempts {
-		return Secret{}, Errorf(CodeMFAFailed, "profile %q: %d codes were refused: %s", q.profile, maxAttempts, a.reason)
-	}
-	if q.mfaProcess != "" && b.cfg.MFA.Prompter != nil {
-		code, err := b.cfg.MFA.Prompter.Run(ctx, q.mfaProcess)
-		if err == nil {
-			err = checkCode(code)
-		}
-		if err == nil && !b.prompts.use(q.serial, code) {
-			err = Errorf(CodeMFAFailed, "the code that it printed has been used").WithHint("wait for the next code")
-		}
-		if err != nil {
-			return Secret{}, fmt.Errorf("profile %q: mfa_process: %w", q.profile, err)
-		}
-		return code, nil
-	}
-	key := q.promptKey()
-	var unavailable error
-	for {
-		w := b.prompts.next(key)
-		if w == nil && a.sent && b.prompts.joined(ctx, key, nil) {
-			w = b.prompts.next(key)
-		}
-		if w == nil && a.reason != "" {
-			return Secret{}, Errorf(CodeMFAFailed, "profile %q: %s", q.profile, a.reason).WithHint("wait for the next code and try again")
-		}
-		if w == nil {
-			return Secret{}, cmp.Or(unavailable, unaskable(q.profile, q.serial))
-		}
-		code, err := b.askWaiter(ctx, key, w, Question{
-			Profile: w.profile, Program: w.caller.Program, Key: q.key.Name, Serial: q.serial,
-			Attempt: a.attempt, Reason: a.reason,
-		})
-		switch {
-		case errors.Is(err, errPassed):
-			a.sent = true
-		case CodeOf(err) == CodePromptUnavailable:
-			unavailable = err
-		case err != nil:
-			switch {
-			case b.prompts.life.Err() != nil:
-				return Secret{}, Errorf(CodePromptTimeout, "profile %q: the daemon stopped before the MFA code was given", w.profile).WithHint("ask again")
-			case ctx.Err() != nil:
-				err = errUnanswered
-			}
-			switch CodeOf(err) {
-			case CodeCancelled:
-				b.prompts.quiet(key, "was cancelled")
-			case CodePromptTimeout:
-				b.prompts.quiet(key, "was not answered")
-			}
-			return Secret{}, fmt.Errorf("profile %q: %w", w.profile, err)
-		default:
-			a.sent = true
-			bad := checkCode(code)
-			if bad == nil && b.prompts.use(q.serial, code) {
-				return code, nil
-			}
-			if a.reason = "that code has been used, and AWS takes each one once: wait for the next"; bad != nil {
-				a.reason = bad.Error()
-			}
-			if a.attempt++; a.attempt > maxAttempts {
-				return Secret{}, Errorf(CodeMFAFailed, "profile %q: %s", q.profile, a.reason)
-			}
-		}
-	}
-}
-
-// askWaiter asks the user behind w, by the first way that there is.
-func (b *Broker) askWaiter(ctx context.Context, key string, w *waiter, q Question) (Secret, error) {
-	if !w.code.IsZero() {
-		b.prompts.mu.Lock()
-		w.tried = true // its one code
-		b.prompts.mu.Unlock()
-		return w.code, nil
-	}
-	if !w.how.Known {
-		return Secret{}, b.prompts.sendBack(ctx, key, w, q)
-	}
-	ways := b.ways(w)
-	for _, way := range ways {
-		switch {
-		case way == PromptTerminal && w.how.Terminal:
-			return b.prompts.hand(ctx, key, w, q)
-		case way == PromptPinentry || way == PromptDesktop:
-			if b.cfg.MFA.Prompter == nil {
-				continue
-			}
-			how := w.how
-			if len(ways) > 1 {
-				how.TTY = "" // unasked for, pinentry does not take over a terminal
-			}
-			code, err := b.cfg.MFA.Prompter.Ask(ctx, q, way, how)
-			if CodeOf(err) != CodePromptUnavailable {
-				return code, err
-			}
-		}
-	}
-	b.prompts.mu.Lock()
-	w.tried = true
-	b.prompts.mu.Unlock()
-	return Secret{}, unaskable(q.Profile, q.Serial)
-}
-
-// ways are the ways to ask w's user, in their order: a person at a terminal
-// there, a program's user by a dialog first.
-func (b *Broker) ways(w *waiter) []string {
-	mode := cmp.Or(w.how.Mode, b.cfg.MFA.Prompt, PromptAuto)
-	switch {
-	case mode != PromptAuto:
-		return []string{mode}
-	case interactive(w.caller.Via):
-		return []string{PromptTerminal, PromptPinentry, PromptDesktop}
-	}
-	return []string{PromptPinentry, PromptDesktop, PromptTerminal}
-}
-
 // sendBack has w's client say how its user can be asked. It comes as a new
 // request; whoever comes first ends the waiting.
 func (p *prompts) sendBack(ctx context.Context, key string, w *waiter, q Question) error {
@@ -478,6 +359,28 @@ func (p *prompts) sendBack(ctx context.Context, key string, w *waiter, q Questio
 	w.cancel(&AskError{Question: q})
 	p.joined(ctx, key, changed)
 	return errPassed
+}
+
+// fail notes how an asking failed.
+func (p *prompts) fail(key string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	q := p.queueLocked(key)
+	q.failed, q.failAt = err, p.clock.Now()
+}
+
+// begin waits until nobody else asks the user of that key and device: one who
+// wants a long session takes a code of its own.
+func (p *prompts) begin(ctx context.Context, key string) (done func(), err error) {
+	p.mu.Lock()
+	turn := p.queueLocked(key).turn
+	p.mu.Unlock()
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // joined waits for somebody to join the queue, but no longer than a client
@@ -497,20 +400,4 @@ func (p *prompts) joined(ctx context.Context, key string, changed <-chan struct{
 	case <-ctx.Done():
 	}
 	return false
-}
-
-func unaskable(profile, serial string) error {
-	return Errorf(CodePromptUnavailable, "profile %q needs a code of the MFA device %s, and there is nobody to ask: no terminal in the foreground, no dialog", profile, serial).
-		WithHint("in a terminal, once: gatepass export %s --mfa-code CODE >/dev/null; or set mfa_process in the profile", profile)
-}
-
-// checkCode returns why code cannot be one of an MFA device: AWS wants six
-// digits.
-// https://docs.aws.amazon.com/STS/latest/APIReference/API_GetSessionToken.html
-func checkCode(code Secret) error {
-	b := code.RevealBytes()
-	if len(b) != 6 || strings.Trim(string(b), "0123456789") != "" {
-		return Errorf(CodeMFAFailed, "an MFA code has six digits")
-	}
-	return nil
 }

@@ -1,0 +1,163 @@
+package broker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// An asking is the questions for one code: how often it was asked, why it is
+// asked again, and whether a client was sent back and may come again.
+type asking struct {
+	attempt int
+	reason  string
+	sent    bool
+}
+
+// code gets an MFA code for q from whoever can be asked, and never the same
+// twice. Its error ends the asking for all who wait.
+func (b *Broker) code(ctx context.Context, q *query, a *asking) (_ Secret, err error) {
+	key := q.promptKey()
+	defer func() {
+		if err != nil {
+			b.prompts.fail(key, err)
+		}
+	}()
+	if a.attempt++; a.attempt > maxAttempts {
+		return Secret{}, Errorf(CodeMFAFailed, "profile %q: %d codes were refused: %s", q.profile, maxAttempts, a.reason)
+	}
+	if q.mfaProcess != "" && b.cfg.MFA.Prompter != nil {
+		code, err := b.cfg.MFA.Prompter.Run(ctx, q.mfaProcess)
+		if err == nil {
+			err = checkCode(code)
+		}
+		if err == nil && !b.prompts.use(q.serial, code) {
+			err = Errorf(CodeMFAFailed, "the code that it printed has been used").WithHint("wait for the next code")
+		}
+		if err != nil {
+			return Secret{}, fmt.Errorf("profile %q: mfa_process: %w", q.profile, err)
+		}
+		return code, nil
+	}
+	done, err := b.prompts.begin(ctx, key)
+	if err != nil {
+		return Secret{}, fmt.Errorf("profile %q: %w", q.profile, errUnanswered)
+	}
+	defer done()
+	var unavailable error
+	for {
+		w := b.prompts.next(key)
+		if w == nil && a.sent && b.prompts.joined(ctx, key, nil) {
+			w = b.prompts.next(key)
+		}
+		if w == nil && a.reason != "" {
+			return Secret{}, Errorf(CodeMFAFailed, "profile %q: %s", q.profile, a.reason).WithHint("wait for the next code and try again")
+		}
+		if w == nil {
+			return Secret{}, cmp.Or(unavailable, unaskable(q.profile, q.serial))
+		}
+		code, err := b.askWaiter(ctx, key, w, Question{
+			Profile: w.profile, Program: w.caller.Program, Key: q.key.Name, Serial: q.serial,
+			Attempt: a.attempt, Reason: a.reason,
+		})
+		switch {
+		case errors.Is(err, errPassed):
+			a.sent = true
+		case CodeOf(err) == CodePromptUnavailable:
+			unavailable = err
+		case err != nil:
+			switch {
+			case b.prompts.life.Err() != nil:
+				return Secret{}, Errorf(CodePromptTimeout, "profile %q: the daemon stopped before the MFA code was given", w.profile).WithHint("ask again")
+			case ctx.Err() != nil:
+				err = errUnanswered
+			}
+			switch CodeOf(err) {
+			case CodeCancelled:
+				b.prompts.quiet(key, "was cancelled")
+			case CodePromptTimeout:
+				b.prompts.quiet(key, "was not answered")
+			}
+			return Secret{}, fmt.Errorf("profile %q: %w", w.profile, err)
+		default:
+			a.sent = true
+			bad := checkCode(code)
+			if bad == nil && b.prompts.use(q.serial, code) {
+				return code, nil
+			}
+			if a.reason = "that code has been used, and AWS takes each one once: wait for the next"; bad != nil {
+				a.reason = bad.Error()
+			}
+			if a.attempt++; a.attempt > maxAttempts {
+				return Secret{}, Errorf(CodeMFAFailed, "profile %q: %s", q.profile, a.reason)
+			}
+		}
+	}
+}
+
+// askWaiter asks the user behind w, by the first way that there is.
+func (b *Broker) askWaiter(ctx context.Context, key string, w *waiter, q Question) (Secret, error) {
+	if !w.code.IsZero() {
+		b.prompts.mu.Lock()
+		w.tried = true // its one code
+		b.prompts.mu.Unlock()
+		return w.code, nil
+	}
+	if !w.how.Known {
+		return Secret{}, b.prompts.sendBack(ctx, key, w, q)
+	}
+	ways := b.ways(w)
+	for _, way := range ways {
+		switch {
+		case way == PromptTerminal && w.how.Terminal:
+			return b.prompts.hand(ctx, key, w, q)
+		case way == PromptPinentry || way == PromptDesktop:
+			if b.cfg.MFA.Prompter == nil {
+				continue
+			}
+			how := w.how
+			if len(ways) > 1 {
+				how.TTY = "" // unasked for, pinentry does not take over a terminal
+			}
+			code, err := b.cfg.MFA.Prompter.Ask(ctx, q, way, how)
+			if CodeOf(err) != CodePromptUnavailable {
+				return code, err
+			}
+		}
+	}
+	b.prompts.mu.Lock()
+	w.tried = true
+	b.prompts.mu.Unlock()
+	return Secret{}, unaskable(q.Profile, q.Serial)
+}
+
+// ways are the ways to ask w's user, in their order: a person at a terminal
+// there, a program's user by a dialog first.
+func (b *Broker) ways(w *waiter) []string {
+	mode := cmp.Or(w.how.Mode, b.cfg.MFA.Prompt, PromptAuto)
+	switch {
+	case mode != PromptAuto:
+		return []string{mode}
+	case interactive(w.caller.Via):
+		return []string{PromptTerminal, PromptPinentry, PromptDesktop}
+	}
+	return []string{PromptPinentry, PromptDesktop, PromptTerminal}
+}
+
+func unaskable(profile, serial string) error {
+	return Errorf(CodePromptUnavailable, "profile %q needs a code of the MFA device %s, and there is nobody to ask: no terminal in the foreground, no dialog", profile, serial).
+		WithHint("in a terminal, once: gatepass export %s --mfa-code CODE >/dev/null; or set mfa_process in the profile", profile)
+}
+
+// checkCode returns why code cannot be one of an MFA device: AWS wants six
+// digits.
+// https://docs.aws.amazon.com/STS/latest/APIReference/API_GetSessionToken.html
+func checkCode(code Secret) error {
+	b := code.RevealBytes()
+	if len(b) != 6 || strings.Trim(string(b), "0123456789") != "" {
+		return Errorf(CodeMFAFailed, "an MFA code has six digits")
+	}
+	return nil
+}
