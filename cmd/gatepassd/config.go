@@ -27,7 +27,7 @@ type config struct {
 	// platform's store, and never silently a weaker one.
 	Keychain string `toml:"keychain"`
 	// TrustedConfigs lists AWS config files, beside ~/.aws/config, whose
-	// endpoint_url counts.
+	// endpoint_url and mfa_process count.
 	TrustedConfigs []string `toml:"trusted_configs"`
 
 	AWS   awsConfig   `toml:"aws"`
@@ -194,6 +194,24 @@ func lineOf(data []byte, key string) int {
 	return 0
 }
 
+// wrongType says in TOML's words what the library says in Go's.
+func wrongType(msg string) string {
+	rest, ok := strings.CutPrefix(msg, "cannot decode TOML ")
+	if !ok {
+		return msg
+	}
+	is, goType, ok := strings.Cut(rest, " into struct field ")
+	if !ok {
+		return msg
+	}
+	_, goType, _ = strings.Cut(goType, " of type ")
+	want := map[string]string{"string": "a string", "[]string": "a list of strings"}[goType]
+	if want == "" {
+		want = "a table"
+	}
+	return "must be " + want + ", not of type " + is
+}
+
 // explainTOML names file, line and key of what is wrong in path.
 func explainTOML(path string, err error) error {
 	var unknown *toml.StrictMissingError
@@ -210,7 +228,7 @@ func explainTOML(path string, err error) error {
 		if key := strings.Join(bad.Key(), "."); key != "" {
 			where = key + ": "
 		}
-		return broker.Errorf(broker.CodeConfig, "%s:%d: %s%s", path, line, where, strings.TrimPrefix(bad.Error(), "toml: "))
+		return broker.Errorf(broker.CodeConfig, "%s:%d: %s%s", path, line, where, wrongType(strings.TrimPrefix(bad.Error(), "toml: ")))
 	}
 	return broker.Errorf(broker.CodeConfig, "%s: %w", path, err)
 }
