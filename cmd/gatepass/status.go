@@ -53,8 +53,9 @@ func (c *client) status(ctx *cli.Context) error {
 // daemonStatus asks the daemon that runs, and notes one of another version.
 func (c *client) daemonStatus(ctx *cli.Context) (broker.Status, error) {
 	var st broker.Status
-	_, err := c.askNow(ctx.Context, func(ctx context.Context, d *wire.Client) error {
-		return d.Call(ctx, "GET", wire.PathStatus, nil, &st)
+	_, err := c.askNow(ctx.Context, func(ctx context.Context, d *wire.Client) (err error) {
+		st, err = d.Status(ctx)
+		return err
 	})
 	if errors.Is(err, wire.ErrNoDaemon) {
 		return st, errNotRunning()

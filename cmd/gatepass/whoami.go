@@ -52,8 +52,9 @@ func (c *client) whoami(ctx *cli.Context) error {
 	}
 	var id broker.Identity
 	err = c.asking(ctx.Context, &req, func(ctx context.Context) error {
-		return c.ask(ctx, func(d *wire.Client) error {
-			return d.Call(ctx, "POST", wire.PathWhoAmI, req, &id)
+		return c.ask(ctx, func(d *wire.Client) (err error) {
+			id, err = d.WhoAmI(ctx, req)
+			return err
 		})
 	})
 	if err != nil {
