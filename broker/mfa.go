@@ -41,6 +41,8 @@ const (
 // a chain are assumed with it, so that one code serves many. It is bound to
 // the key and the device.
 type base struct {
+	key      string // its name
+	serial   string
 	creds    Credentials
 	verified time.Time     // when the code was given
 	bootEnds time.Duration // on the clock that counts suspend
@@ -176,7 +178,7 @@ func (b *Broker) exchange(caller Caller, of *query, code Secret) (*base, error) 
 	if err != nil {
 		return nil, err
 	}
-	s := &base{creds: got.Credentials, verified: b.cfg.Clock.Now(), bootEnds: boot + life, request: got.RequestID}
+	s := &base{key: q.key.Name, serial: q.serial, creds: got.Credentials, verified: b.cfg.Clock.Now(), bootEnds: boot + life, request: got.RequestID}
 	entry := b.event(EventMFAVerified, OutcomeOK, caller, &q)
 	entry.RoleARN, entry.Account = "", accountOf(q.key.UserARN)
 	entry.Session = &EventSession{ID: q.session, AccessKeyID: s.creds.AccessKeyID, Expires: s.creds.Expires, STSRequestID: s.request}
@@ -269,6 +271,7 @@ func (b *Broker) loadBase(q *query) *base {
 		return nil
 	}
 	s := &base{
+		key: q.key.Name, serial: q.serial,
 		creds: Credentials{
 			AccessKeyID: in.AccessKeyID, SecretAccessKey: NewSecret(in.SecretAccessKey),
 			SessionToken: NewSecret(in.SessionToken), Expires: in.Expires,

@@ -80,6 +80,10 @@ func TestMFAOnce(t *testing.T) {
 		if !strings.HasSuffix(w.sts.calls[1], "with ASIA0000000000000001") {
 			t.Errorf("the role was assumed with %q", w.sts.calls[1])
 		}
+		st, err := w.Status(t.Context())
+		if err != nil || len(st.Proofs) != 1 || st.Proofs[0].Key != "alice" || st.Proofs[0].Serial != device || time.Until(st.Proofs[0].Expires) != 8*time.Hour {
+			t.Errorf("status tells %+v, %v", st.Proofs, err)
+		}
 		// Another profile of that key, and a restart, ask nobody.
 		for range 2 {
 			if _, err := w.run(t.Context(), w.person(8, "plainmfa", nil)); err != nil {

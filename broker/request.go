@@ -43,7 +43,17 @@ type Status struct {
 	Keychain    KeychainStatus  `json:"keychain"`
 	Log         LogStatus       `json:"log"`
 	Sessions    []SessionStatus `json:"sessions"`
+	Proofs      []ProofStatus   `json:"mfa"`
 	LastRefusal *Refusal        `json:"last_refusal,omitempty"`
+}
+
+// ProofStatus describes a kept MFA proof: until it expires, the roles of its
+// key need no code.
+type ProofStatus struct {
+	Key      string    `json:"key"`
+	Serial   string    `json:"mfa_serial"`
+	Verified time.Time `json:"verified"`
+	Expires  time.Time `json:"expires"`
 }
 
 // DaemonStatus describes the running gatepassd.

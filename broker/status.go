@@ -39,6 +39,7 @@ func (b *Broker) Status(ctx context.Context) (Status, error) {
 		Keychain:    KeychainStatus{Backend: b.cfg.Keys.Backend(), State: "ok"},
 		Log:         b.cfg.Log.Status(),
 		Sessions:    []SessionStatus{},
+		Proofs:      []ProofStatus{},
 		LastRefusal: b.refusal.Load(),
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
@@ -63,6 +64,14 @@ func (b *Broker) Status(ctx context.Context) (Status, error) {
 		}
 		st.Sessions = append(st.Sessions, row)
 	}
+	for _, s := range b.baseSessions {
+		if s.left(b.cfg.Clock) > 0 {
+			st.Proofs = append(st.Proofs, ProofStatus{Key: s.key, Serial: s.serial, Verified: s.verified, Expires: s.creds.Expires})
+		}
+	}
+	slices.SortFunc(st.Proofs, func(x, y ProofStatus) int {
+		return cmp.Or(cmp.Compare(x.Key, y.Key), cmp.Compare(x.Serial, y.Serial))
+	})
 	slices.SortFunc(st.Sessions, func(x, y SessionStatus) int {
 		return cmp.Or(cmp.Compare(x.Profile, y.Profile), x.Issued.Compare(y.Issued))
 	})

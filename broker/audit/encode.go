@@ -152,7 +152,9 @@ func (x *encoder) fields(e *broker.Event, commands *commands) {
 		}
 		x.b = append(x.b, ']')
 	}
-	x.str(`,"reason":`, "reason", e.Reason)
+	if e.Reason != "" { // typed in a hurry, or pasted
+		x.str(`,"reason":`, "reason", maskCommand(e.Reason))
+	}
 	x.str(`,"decision":`, "decision", e.Decision)
 	if f := e.Error; f != nil {
 		x.b = append(x.b, `,"error":{"code":`...)

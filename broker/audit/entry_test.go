@@ -408,3 +408,16 @@ func TestPinnedKey(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A reason that somebody pasted a key into is masked, whatever is recorded of
+// command lines.
+func TestReasonIsMasked(t *testing.T) {
+	e := event(7)
+	e.Reason = "ticket 42, AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+	for _, mode := range []audit.CommandMode{audit.CommandMasked, audit.CommandNone} {
+		line := logged(t, e, mode)
+		if bytes.Contains(line, []byte("wJalrXUtnFEMI")) || !bytes.Contains(line, []byte("ticket 42")) {
+			t.Errorf("%s: %s", mode, line)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -38,7 +39,7 @@ func newProxyConfig(proxy, noProxy string) (*proxyConfig, error) {
 	u, err := url.Parse(proxy)
 	if err != nil || u.Opaque != "" || u.Hostname() == "" || !only(u.Host, 1, 300, isGraphic) ||
 		u.Scheme != "http" && u.Scheme != "https" ||
-		u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
+		u.Port() != "" && !validPort(u.Port()) || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
 		return nil, badConfig("proxy", errors.New("not a URL such as http://host:3128 or https://user:password@host:3128"))
 	}
 	p := &proxyConfig{proxy: u}
@@ -54,6 +55,11 @@ func newProxyConfig(proxy, noProxy string) (*proxyConfig, error) {
 		p.except = append(p.except, e)
 	}
 	return p, nil
+}
+
+func validPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
 }
 
 func parseException(s string) (exception, bool) {

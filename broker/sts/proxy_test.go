@@ -142,7 +142,7 @@ func TestProxy(t *testing.T) {
 func TestProxiesThatAreRefused(t *testing.T) {
 	for _, proxy := range []string{
 		"proxy:3128", "alice:hunter2@proxy:3128", "socks5://proxy:1080", "http://", "http://alice:hunter2@", "ftp://alice:hunter2@proxy",
-		"http://alice:hunter2@proxy:x", "http://proxy/path?hunter2", "http://proxy/hunter2", "http://proxy#hunter2", "http:proxy", "http://pröxy", "http://alice:hunter2%zz@proxy",
+		"http://alice:hunter2@proxy:x", "http://alice:hunter2@proxy:99999", "http://proxy:0", "http://proxy/path?hunter2", "http://proxy/hunter2", "http://proxy#hunter2", "http:proxy", "http://pröxy", "http://alice:hunter2%zz@proxy",
 	} {
 		_, err := sts.New(sts.Config{Proxy: proxy})
 		e := wantError(t, err, broker.CodeConfig, "[aws] proxy: not a URL")

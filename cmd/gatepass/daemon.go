@@ -111,7 +111,11 @@ func (c *client) daemonStart(ctx *cli.Context) error {
 }
 
 func (c *client) start(ctx *cli.Context) error {
-	socket, err := c.askNow(ctx.Context, func(ctx context.Context, d *wire.Client) error { return d.Ping(ctx) })
+	// One that listens may hang all the same: only an answer counts.
+	socket, err := c.askNow(ctx.Context, func(ctx context.Context, d *wire.Client) error {
+		_, err := d.Status(ctx)
+		return err
+	})
 	if !errors.Is(err, wire.ErrNoDaemon) {
 		return err
 	}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"gatepass/broker"
 	"gatepass/broker/wire"
@@ -123,5 +125,22 @@ func TestDaemonEndsBeforeItAnswers(t *testing.T) {
 		if r := h.run(c.args...); r.code != c.code || calls.Load() != c.calls {
 			t.Errorf("%q, %d hang-ups: %+v after %d calls", c.args, c.hangups, r, calls.Load())
 		}
+	}
+}
+
+// A daemon that listens and does not answer is no running daemon.
+func TestDaemonStartAgainstOneThatHangs(t *testing.T) {
+	h := newHome(t)
+	if err := os.MkdirAll(filepath.Dir(h.socket()), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("unix", h.socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	h.patience = 50 * time.Millisecond
+	if r := h.run("daemon", "start"); r.code != broker.CodeDaemonUnreachable.ExitStatus() || !strings.Contains(r.stderr, "did not answer in time") {
+		t.Errorf("%+v", r)
 	}
 }

@@ -100,6 +100,10 @@ func statusPage(st broker.Status, now time.Time, p palette) []byte {
 		fmt.Fprintf(&b, "          %s\n", p.red("nothing is handed out: "+printable(st.Log.Error)))
 	}
 
+	for _, m := range st.Proofs {
+		fmt.Fprintf(&b, "mfa       key %s for another %s, by %s\n", clip(printable(m.Key), 11), span(m.Expires.Sub(now)), clip(printable(m.Serial), 42))
+	}
+
 	if len(st.Sessions) == 0 {
 		b.WriteString("sessions  none\n")
 	} else {

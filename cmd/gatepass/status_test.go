@@ -21,6 +21,7 @@ func exampleStatus() broker.Status {
 		Daemon:   broker.DaemonStatus{PID: 4242, Version: broker.Version(), Started: at.Add(-133 * time.Minute), Socket: "/run/user/1000/gatepass/gatepass.sock"},
 		Keychain: broker.KeychainStatus{Backend: "secret-service", State: "ok"},
 		Log:      broker.LogStatus{Entries: 1204, Signed: 1200},
+		Proofs:   []broker.ProofStatus{{Key: "work", Serial: "arn:aws:iam::111122223333:mfa/alice", Expires: at.Add(7*time.Hour + 30*time.Minute)}},
 		Sessions: []broker.SessionStatus{
 			{Profile: "prod", Account: "999988887777", RoleARN: "arn:aws:iam::999988887777:role/team/AdministratorAccess", Key: "work", Expires: at.Add(42 * time.Minute), Served: 3},
 			{Profile: "dev", Account: "111122223333", Key: "work", Expires: at.Add(11*time.Hour + 30*time.Minute), Served: 17},
@@ -35,6 +36,7 @@ func TestStatusPage(t *testing.T) {
 socket    /run/user/1000/gatepass/gatepass.sock
 keychain  secret-service, ok
 log       1204 entries, 4 not signed yet
+mfa       key work for another 7h30m, by arn:aws:iam::111122223333:mfa/alice
 
 PROFILE  LEFT    ACCOUNT       ROLE               KEY   SERVED
 dev      11h30m  111122223333  (no role)          work  17
