@@ -85,7 +85,9 @@ type Prompter interface {
 // prompts are the questions that stand, at most one for each key and device
 // however many wait for its answer.
 //
-// mu guards everything below it and is never held while asking.
+// Its times are of the clock that counts from boot: one that is set does not
+// make anybody wait. mu guards everything below it and is never held while
+// asking.
 type prompts struct {
 	clock Clock
 	life  context.Context // ends with the daemon, and with it every question
@@ -100,7 +102,7 @@ type prompts struct {
 type usedCode struct {
 	serial string
 	code   Secret
-	at     time.Time
+	at     time.Duration
 }
 
 // A promptQueue is those who wait for the answer of one device, in the order
@@ -110,14 +112,14 @@ type promptQueue struct {
 	waiting    []*waiter
 	changed    chan struct{} // closed and replaced when somebody joins
 	asked      *asked        // what a client is asking now; nil for nothing
-	quietUntil time.Time
+	quietUntil time.Duration
 	quietCause string
 
 	// How the last asking failed, for the client that was asked: it may come
 	// again only after that.
 	lastPID int
 	failed  error
-	failAt  time.Time
+	failAt  time.Duration
 }
 
 // A waiter is a request that waits for an answer and could be asked itself.
@@ -134,7 +136,7 @@ type waiter struct {
 type asked struct {
 	question Question
 	pid      int
-	beat     time.Time
+	beat     time.Duration
 	answer   chan promptAnswer // has room for one
 }
 
@@ -166,18 +168,18 @@ func (p *prompts) join(key string, w *waiter) (leave func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	q := p.queueLocked(key)
-	if q.failed != nil && q.lastPID == w.caller.PID && p.clock.Now().Sub(q.failAt) <= heartbeatLimit {
+	if q.failed != nil && q.lastPID == w.caller.PID && p.clock.Boot()-q.failAt <= heartbeatLimit {
 		err, q.failed = q.failed, nil
 		return nil, err
 	}
 	if !interactive(w.caller.Via) && w.code.IsZero() {
-		if left := q.quietUntil.Sub(p.clock.Now()); left > 0 {
+		if left := q.quietUntil - p.clock.Boot(); left > 0 {
 			return nil, Errorf(CodePromptUnavailable, "profile %q needs an MFA code, and the last question for it %s; programs are not asked for again for %s",
 				w.profile, q.quietCause, left.Round(time.Second)).
 				WithHint("when you are ready: gatepass export %s", w.profile)
 		}
 	} else {
-		q.quietUntil = time.Time{}
+		q.quietUntil = 0
 	}
 	q.waiting = append(q.waiting, w)
 	close(q.changed)
@@ -227,15 +229,15 @@ func (p *prompts) quiet(key, cause string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	q := p.queueLocked(key)
-	q.quietUntil, q.quietCause = p.clock.Now().Add(quietTime), cause
+	q.quietUntil, q.quietCause = p.clock.Boot()+quietTime, cause
 }
 
 // use notes that a code goes to AWS, and reports false if it went before.
 func (p *prompts) use(serial string, code Secret) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := p.clock.Now()
-	p.used = slices.DeleteFunc(p.used, func(u usedCode) bool { return now.Sub(u.at) > codeLife })
+	now := p.clock.Boot()
+	p.used = slices.DeleteFunc(p.used, func(u usedCode) bool { return now-u.at > codeLife })
 	for _, u := range p.used {
 		if u.serial == serial && u.code.Equal(code) {
 			return false
@@ -250,7 +252,7 @@ func (p *prompts) use(serial string, code Secret) bool {
 // next one may.
 func (p *prompts) hand(ctx context.Context, key string, w *waiter, question Question) (Secret, error) {
 	question.ID = rand.Text()
-	a := &asked{question: question, pid: w.caller.PID, beat: p.clock.Now(), answer: make(chan promptAnswer, 1)}
+	a := &asked{question: question, pid: w.caller.PID, beat: p.clock.Boot(), answer: make(chan promptAnswer, 1)}
 	p.mu.Lock()
 	q := p.queueLocked(key)
 	q.asked, q.lastPID, q.failed = a, a.pid, nil
@@ -275,7 +277,7 @@ func (p *prompts) hand(ctx context.Context, key string, w *waiter, question Ques
 		case <-late:
 		}
 		p.mu.Lock()
-		silent := p.clock.Now().Sub(a.beat) > heartbeatLimit
+		silent := p.clock.Boot()-a.beat > heartbeatLimit
 		p.mu.Unlock()
 		if silent {
 			return Secret{}, errPassed
@@ -292,7 +294,7 @@ func (p *prompts) find(id string, pid int) (*asked, error) {
 	defer p.mu.Unlock()
 	for _, q := range p.queues {
 		if a := q.asked; a != nil && a.question.ID == id && a.pid == pid {
-			a.beat = p.clock.Now()
+			a.beat = p.clock.Boot()
 			return a, nil
 		}
 	}
@@ -366,7 +368,7 @@ func (p *prompts) fail(key string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	q := p.queueLocked(key)
-	q.failed, q.failAt = err, p.clock.Now()
+	q.failed, q.failAt = err, p.clock.Boot()
 }
 
 // begin waits until nobody else asks the user of that key and device: one who

@@ -31,12 +31,7 @@ const drainTime = 30 * time.Second
 // called once it serves. The error is an *[audit.ErrLocked] when another
 // daemon serves this user.
 func run(ctx context.Context, foreground bool, started func()) (err error) {
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return broker.Errorf(broker.CodeConfig, "find the home directory: %w", err)
-	}
-	paths := broker.PathsFor(os.Getenv, home)
-	cfg, err := readConfig(paths.ConfigFile)
+	home, paths, cfg, err := settings()
 	if err != nil {
 		return err
 	}
@@ -113,12 +108,7 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 // check returns why a daemon could not work with the configuration as it is
 // now. It changes nothing.
 func check() error {
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return broker.Errorf(broker.CodeConfig, "find the home directory: %w", err)
-	}
-	paths := broker.PathsFor(os.Getenv, home)
-	cfg, err := readConfig(paths.ConfigFile)
+	_, paths, cfg, err := settings()
 	if err != nil {
 		return err
 	}
@@ -128,6 +118,16 @@ func check() error {
 	}
 	_, err = newSTS(cfg, log)
 	return err
+}
+
+// settings returns where the user's files are, and gatepass.toml.
+func settings() (home string, paths broker.Paths, cfg config, err error) {
+	if home, err = os.UserHomeDir(); err != nil {
+		return "", paths, cfg, broker.Errorf(broker.CodeConfig, "find the home directory: %w", err)
+	}
+	paths = broker.PathsFor(os.Getenv, home)
+	cfg, err = readConfig(paths.ConfigFile)
+	return home, paths, cfg, err
 }
 
 // newKeyStore returns the way to the keychain.
