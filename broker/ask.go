@@ -8,12 +8,11 @@ import (
 	"strings"
 )
 
-// An asking is the questions for one code: how often it was asked, why it is
-// asked again, and whether a client was sent back and may come again.
+// An asking is the questions for one code: how often it was asked, and why it
+// is asked again.
 type asking struct {
 	attempt int
 	reason  string
-	sent    bool
 }
 
 // code gets an MFA code for q from whoever can be asked, and never the same
@@ -48,8 +47,9 @@ func (b *Broker) code(ctx context.Context, q *query, a *asking) (_ Secret, err e
 	defer done()
 	var unavailable error
 	for {
+		b.prompts.settle(key)
 		w := b.prompts.next(key)
-		if w == nil && a.sent && b.prompts.joined(ctx, key, nil) {
+		if w == nil && b.prompts.back(ctx, key) {
 			w = b.prompts.next(key)
 		}
 		if w == nil && a.reason != "" {
@@ -64,7 +64,6 @@ func (b *Broker) code(ctx context.Context, q *query, a *asking) (_ Secret, err e
 		})
 		switch {
 		case errors.Is(err, errPassed):
-			a.sent = true
 		case CodeOf(err) == CodePromptUnavailable:
 			unavailable = err
 		case err != nil:
@@ -82,7 +81,6 @@ func (b *Broker) code(ctx context.Context, q *query, a *asking) (_ Secret, err e
 			}
 			return Secret{}, fmt.Errorf("profile %q: %w", w.profile, err)
 		default:
-			a.sent = true
 			bad := checkCode(code)
 			if bad == nil && b.prompts.use(q.serial, code) {
 				return code, nil

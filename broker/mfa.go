@@ -148,7 +148,11 @@ func (b *Broker) verify(caller Caller, q *query) (*base, error) {
 			return nil, err
 		}
 		s, err := b.exchange(caller, q, code)
+		if err != nil && (CodeOf(err) != CodeMFAFailed || q.mfaProcess != "") {
+			b.prompts.fail(q.promptKey(), err)
+		}
 		if CodeOf(err) != CodeMFAFailed || q.mfaProcess != "" {
+			b.prompts.settle(q.promptKey())
 			return s, err
 		}
 		a.reason = err.Error()

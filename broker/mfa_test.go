@@ -173,6 +173,7 @@ func TestMFAQuietEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.run(t.Context(), w.person(7, "mfa", func(broker.Question) (string, broker.Code) { return "", broker.CodeCancelled }))
+		synctest.Wait()
 		w.skew = -24 * time.Hour // a clock that is set keeps nobody waiting
 		time.Sleep(5*time.Minute + time.Second)
 		if _, err := w.run(t.Context(), w.person(8, "mfa", types("123456"))); err != nil {

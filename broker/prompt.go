@@ -28,6 +28,9 @@ const (
 	// one once.
 	codeLife = 3 * time.Minute
 
+	// settleTime is how long a client waits to hear what came of its answer.
+	settleTime = 5 * time.Second
+
 	maxAttempts = 3
 )
 
@@ -110,8 +113,10 @@ type usedCode struct {
 type promptQueue struct {
 	turn       chan struct{} // has room for one: who asks
 	waiting    []*waiter
-	changed    chan struct{} // closed and replaced when somebody joins
-	asked      *asked        // what a client is asking now; nil for nothing
+	changed    chan struct{}         // closed and replaced when somebody joins
+	asked      *asked                // what a client is asking now; nil for nothing
+	answered   *asked                // what was answered and is not settled
+	away       map[int]time.Duration // by pid, clients that were sent away to come again, and since when
 	quietUntil time.Duration
 	quietCause string
 
@@ -138,6 +143,7 @@ type asked struct {
 	pid      int
 	beat     time.Duration
 	answer   chan promptAnswer // has room for one
+	settled  chan struct{}     // closed once it is known what came of the answer
 }
 
 type promptAnswer struct {
@@ -153,7 +159,7 @@ func newPrompts(clock Clock) *prompts {
 func (p *prompts) queueLocked(key string) *promptQueue {
 	q := p.queues[key]
 	if q == nil {
-		q = &promptQueue{turn: make(chan struct{}, 1), changed: make(chan struct{})}
+		q = &promptQueue{turn: make(chan struct{}, 1), changed: make(chan struct{}), away: make(map[int]time.Duration)}
 		p.queues[key] = q
 	}
 	return q
@@ -168,6 +174,7 @@ func (p *prompts) join(key string, w *waiter) (leave func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	q := p.queueLocked(key)
+	delete(q.away, w.caller.PID)
 	if q.failed != nil && q.lastPID == w.caller.PID && p.clock.Boot()-q.failAt <= heartbeatLimit {
 		err, q.failed = q.failed, nil
 		return nil, err
@@ -252,16 +259,21 @@ func (p *prompts) use(serial string, code Secret) bool {
 // next one may.
 func (p *prompts) hand(ctx context.Context, key string, w *waiter, question Question) (Secret, error) {
 	question.ID = rand.Text()
-	a := &asked{question: question, pid: w.caller.PID, beat: p.clock.Boot(), answer: make(chan promptAnswer, 1)}
+	a := &asked{question: question, pid: w.caller.PID, beat: p.clock.Boot(), answer: make(chan promptAnswer, 1), settled: make(chan struct{})}
 	p.mu.Lock()
 	q := p.queueLocked(key)
 	q.asked, q.lastPID, q.failed = a, a.pid, nil
 	w.tried = true // it comes back as a new request
 	p.mu.Unlock()
+	answered := false
 	defer func() {
 		p.mu.Lock()
-		q.asked = nil
-		p.mu.Unlock()
+		defer p.mu.Unlock()
+		if q.asked = nil; answered {
+			q.answered, q.away[a.pid] = a, p.clock.Boot()
+		} else {
+			close(a.settled)
+		}
 	}()
 	w.cancel(&AskError{Question: question})
 	for {
@@ -270,6 +282,7 @@ func (p *prompts) hand(ctx context.Context, key string, w *waiter, question Ques
 		select {
 		case r := <-a.answer:
 			stop()
+			answered = true
 			return r.code, r.err
 		case <-ctx.Done():
 			stop()
@@ -323,7 +336,10 @@ func (b *Broker) PromptBeat(_ context.Context, caller Caller, id string) error {
 // PromptAnswer hands in the answer to a question: the code, or why there is
 // none ([CodeCancelled]: the user does not want to; [CodePromptTimeout]: the
 // user was not there; [CodePromptUnavailable]: the caller cannot ask).
-func (b *Broker) PromptAnswer(_ context.Context, caller Caller, id string, code Secret, why Code) error {
+//
+// It returns once it is known what came of the answer, or after a while: a
+// client that came again before would begin another asking.
+func (b *Broker) PromptAnswer(ctx context.Context, caller Caller, id string, code Secret, why Code) error {
 	a, err := b.prompts.find(id, caller.PID)
 	if err != nil {
 		return err
@@ -340,6 +356,13 @@ func (b *Broker) PromptAnswer(_ context.Context, caller Caller, id string, code 
 	}
 	select {
 	case a.answer <- r:
+		late := make(chan struct{})
+		defer b.cfg.Clock.AfterFunc(settleTime, func() { close(late) })()
+		select {
+		case <-a.settled:
+		case <-late: // by now it waits with the others when it comes again
+		case <-ctx.Done():
+		}
 		return nil
 	default:
 		return Errorf(CodeUsage, "the question was answered already")
@@ -353,13 +376,15 @@ var (
 
 // sendBack has w's client say how its user can be asked. It comes as a new
 // request; whoever comes first ends the waiting.
-func (p *prompts) sendBack(ctx context.Context, key string, w *waiter, q Question) error {
+func (p *prompts) sendBack(ctx context.Context, key string, w *waiter, question Question) error {
 	p.mu.Lock()
 	w.tried = true
-	changed := p.queueLocked(key).changed
+	q := p.queueLocked(key)
+	changed := q.changed
+	q.away[w.caller.PID] = p.clock.Boot()
 	p.mu.Unlock()
-	w.cancel(&AskError{Question: q})
-	p.joined(ctx, key, changed)
+	w.cancel(&AskError{Question: question})
+	p.joined(ctx, changed, heartbeatLimit)
 	return errPassed
 }
 
@@ -369,6 +394,22 @@ func (p *prompts) fail(key string, err error) {
 	defer p.mu.Unlock()
 	q := p.queueLocked(key)
 	q.failed, q.failAt = err, p.clock.Boot()
+	q.settleLocked()
+}
+
+// settle lets the client go on whose answer it is known what came of: it
+// comes again, and finds the proof, the next question, or how it failed.
+func (p *prompts) settle(key string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.queueLocked(key).settleLocked()
+}
+
+func (q *promptQueue) settleLocked() {
+	if q.answered != nil {
+		close(q.answered.settled)
+		q.answered = nil
+	}
 }
 
 // begin waits until nobody else asks the user of that key and device: one who
@@ -385,16 +426,28 @@ func (p *prompts) begin(ctx context.Context, key string) (done func(), err error
 	}
 }
 
-// joined waits for somebody to join the queue, but no longer than a client
-// that lives takes to come again. changed is the queue's from before.
-func (p *prompts) joined(ctx context.Context, key string, changed <-chan struct{}) bool {
-	if changed == nil {
-		p.mu.Lock()
-		changed = p.queueLocked(key).changed
-		p.mu.Unlock()
+// back waits for a client that was sent away, to say how it can be asked or
+// with a question, if there is one that may still come again.
+func (p *prompts) back(ctx context.Context, key string) bool {
+	p.mu.Lock()
+	q := p.queueLocked(key)
+	changed, left := q.changed, time.Duration(0)
+	for pid, since := range q.away {
+		if l := since + settleTime + heartbeatLimit - p.clock.Boot(); l > 0 {
+			left = max(left, l)
+		} else {
+			delete(q.away, pid)
+		}
 	}
+	p.mu.Unlock()
+	return left > 0 && p.joined(ctx, changed, left)
+}
+
+// joined waits for somebody to join the queue, for as long as limit. changed
+// is the queue's from before.
+func (p *prompts) joined(ctx context.Context, changed <-chan struct{}, limit time.Duration) bool {
 	late := make(chan struct{})
-	defer p.clock.AfterFunc(heartbeatLimit, func() { close(late) })()
+	defer p.clock.AfterFunc(limit, func() { close(late) })()
 	select {
 	case <-changed:
 		return true

@@ -245,6 +245,7 @@ func (b *Broker) start(ctx context.Context, caller Caller, q *query, ask bool) (
 		if code, err = b.code(standing, q, new(asking)); err != nil {
 			return source{}, err
 		}
+		b.prompts.settle(q.promptKey())
 	}
 	key, err := b.keyFor(ctx, q)
 	if err != nil {

@@ -49,6 +49,9 @@ type Problem struct {
 	File string `json:"file,omitempty"` // in the log's directory
 	Line int64  `json:"line,omitempty"` // from 1; 0 when it is about none
 	What string `json:"what"`
+	// Signer is who signed a checkpoint that counts for nothing here, as
+	// another key did: a new key of the user's, or a forger's.
+	Signer string `json:"signer,omitempty"`
 }
 
 func (p *Problem) String() string {
@@ -334,7 +337,7 @@ func (v *verifier) addForeign(c *checked) error {
 }
 
 func (v *verifier) notOurs(key keyID, line int64) error {
-	return &found{Problem{Seq: -1, File: checkpointsName, Line: line,
+	return &found{Problem{Seq: -1, File: checkpointsName, Line: line, Signer: key.String(),
 		What: fmt.Sprintf("a checkpoint signed by %s, which is not the key to trust, nor one that it follows", key)}}
 }
 

@@ -64,6 +64,9 @@ func (c *client) auditVerify(ctx *cli.Context) error {
 	switch p := found.Problem; {
 	case p != nil && p.Seq >= 0:
 		return broker.Errorf(broker.CodeData, "the audit log does not verify: entry %d is the first bad one: %s", p.Seq, p)
+	case p != nil && p.Signer != "":
+		return broker.Errorf(broker.CodeData, "the audit log does not verify: %s", p).
+			WithHint("if you lost the old signing key (another keychain, a keychain made anew), remove %s: the next daemon pins the new key, and entries before it are then vouched for by the old key alone; if you did not, somebody else signs", file)
 	case p != nil:
 		return broker.Errorf(broker.CodeData, "the audit log does not verify: %s", p)
 	case found.Entries > 0 && found.Signed == 0:
