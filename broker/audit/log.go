@@ -324,9 +324,6 @@ func (l *Log) makeRoomLocked(ctx context.Context, n int) error {
 		size := l.seg.size + int64(len(l.batch.lines)-l.batch.written)
 		tooLong := size > 0 && size+int64(n) > l.opts.SegmentSize
 		if l.broken == nil && !tooLong && !l.full && len(l.batch.lines) < maxPending {
-			if err := l.seg.f.InPlace(); err != nil {
-				return unwritable(l.dir, err)
-			}
 			return nil
 		}
 		l.full = l.full || l.broken == nil && tooLong
@@ -368,19 +365,27 @@ func (l *Log) flushLocked() {
 	if len(lines) == 0 {
 		return
 	}
-	n, err := l.seg.f.WriteAt(lines, l.seg.size)
-	if err == nil && n < len(lines) {
-		err = fmt.Errorf("%d of %d bytes were written", n, len(lines))
+	wrote := false
+	err := l.seg.f.InPlace()
+	if err == nil {
+		wrote = true
+		var n int
+		n, err = l.seg.f.WriteAt(lines, l.seg.size)
+		if err == nil && n < len(lines) {
+			err = fmt.Errorf("%d of %d bytes were written", n, len(lines))
+		}
 	}
 	if err == nil {
 		l.seg.size += int64(len(lines))
 		b.written = len(b.lines)
 		l.failure = nil
 	} else {
-		if terr := l.seg.f.Truncate(l.seg.size); terr != nil {
-			// What is at the end of the segment is not known, so the
-			// next entry goes to another one.
-			l.broken = terr
+		if wrote {
+			if terr := l.seg.f.Truncate(l.seg.size); terr != nil {
+				// What is at the end of the segment is not known, so
+				// the next entry goes to another one.
+				l.broken = terr
+			}
 		}
 		b.lines = b.lines[:b.written]
 		l.next -= int64(len(l.unwritten))
