@@ -39,6 +39,11 @@
 // like the profile where the way ends. A gatepass_key does not shorten the
 // chain: the roles of source_profile are still assumed.
 //
+// include_profile works as in aws-vault: the keys that make a role or a chain,
+// and region, are looked for in the profile that it names where a profile does
+// not set them, and so on from there. SDKs do not follow it, so a profile that
+// needs it works in them once it is adopted.
+//
 // Chains that begin elsewhere (credential_source, SSO, web identities, other
 // programs) are refused unless a gatepass_key says which key to use instead.
 package profiles
@@ -59,6 +64,7 @@ type Files struct {
 type Chain struct {
 	Profile  string        // its name as asked for
 	Key      string        // name of the stored key that starts the chain
+	Way      []string      // the profiles from the one asked for to where the chain begins; shared, not to be changed
 	KeyFrom  KeyFrom       // why it is that key
 	Hops     []Hop         // in the order of the calls
 	Region   string        // the profile's; "" for none

@@ -39,9 +39,12 @@ func (r *resolver) resolve(name string) (*Chain, error) {
 	if p == nil {
 		return nil, &NotFoundError{Name: name, Nearest: nearest(name, r.names), Files: r.files, Bare: r.bare[name]}
 	}
-	w := walk{resolver: r, asked: p, chain: Chain{Profile: name}}
+	w := walk{resolver: r, chain: Chain{Profile: name}}
 	res := &resolution{}
-	if res.err = w.resolve(); res.err == nil {
+	if w.asked, res.err = r.withIncludes(p); res.err == nil {
+		res.err = w.resolve()
+	}
+	if res.err == nil {
 		res.chain = &w.chain
 	}
 	r.resolved.Store(name, res)
@@ -51,7 +54,7 @@ func (r *resolver) resolve(name string) (*Chain, error) {
 // A walk follows one profile to the key that starts its chain.
 type walk struct {
 	*resolver
-	asked *profile
+	asked *profile // with its includes
 	chain Chain
 }
 
@@ -70,11 +73,10 @@ func (w *walk) follow() error {
 		key     *setting // the first gatepass_key on the way
 		keyOf   *profile
 		visited = map[string]bool{}
-		way     []string
 	)
 	for p := w.asked; ; {
 		visited[p.name] = true
-		way = append(way, p.name)
+		w.chain.Way = append(w.chain.Way, p.name)
 		if err := checkOwn(p); err != nil {
 			return err
 		}
@@ -124,18 +126,14 @@ func (w *walk) follow() error {
 		}
 		next := w.profiles[source.value]
 		if next == nil {
-			hint := commentHint(source.value)
-			if near := nearest(source.value, w.names); hint == "" && len(near) > 0 {
-				hint = "; did you mean " + quote(near[0]) + "?"
-			} else if hint == "" {
-				hint = `; to name a stored key, use "gatepass_key" instead`
-			}
-			return wrong(p, source, "there is no profile %s%s", quote(source.value), hint)
+			return w.noProfile(p, source, w.chain.Way, `; to name a stored key, use "gatepass_key" instead`)
 		}
 		if visited[next.name] {
-			return wrong(p, source, "leads back to profile %s: %s", quote(next.name), describeLoop(append(way, next.name)))
+			return leadsBack(p, source, w.chain.Way, next.name)
 		}
-		p = next
+		if p, err = w.withIncludes(next); err != nil {
+			return err
+		}
 	}
 	slices.Reverse(w.chain.Hops)
 	if key != nil {
@@ -143,21 +141,6 @@ func (w *walk) follow() error {
 		w.chain.KeyFrom = KeyFrom{Profile: keyOf.name, Explicit: true, File: key.file, Line: key.line}
 	}
 	return nil
-}
-
-// describeLoop shows the names that lead in a circle, or the ends of them.
-func describeLoop(way []string) string {
-	way = way[slices.Index(way, way[len(way)-1]):]
-	quoted := make([]string, 0, 8)
-	for i, n := range way {
-		if len(way) > 8 && i == 4 {
-			quoted = append(quoted, "…")
-		}
-		if len(way) <= 8 || i < 4 || i >= len(way)-3 {
-			quoted = append(quoted, quote(n))
-		}
-	}
-	return strings.Join(quoted, " → ")
 }
 
 // hop returns the role of p, or nil if it names none.
@@ -307,9 +290,6 @@ func durationOf(p *profile, most time.Duration) (time.Duration, error) {
 // checkForeign refuses a profile whose credentials do not begin with a stored
 // key. explicit says that a gatepass_key asks for one all the same.
 func (w *walk) checkForeign(p *profile, hasRole, follows, explicit bool) error {
-	if s, ok := p.get("include_profile"); ok {
-		w.note(p, s, "is not followed, as in the AWS CLI")
-	}
 	if source, ok := p.get("credential_source"); ok {
 		if s, both := p.get("source_profile"); both {
 			return wrong(p, source, "cannot stand beside source_profile (line %d)", s.line)
@@ -482,7 +462,7 @@ func either(p *profile, standard, twin string) (setting, bool, error) {
 	case !hasStandard:
 		s = t
 	}
-	if s.key != "" && s.value == "" && (standard == "role_arn" || standard == "source_profile") {
+	if s.key != "" && s.value == "" && mustHaveValue(standard) {
 		return s, true, wrong(p, s, "the value is empty")
 	}
 	return s, hasStandard || hasTwin, nil

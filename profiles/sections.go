@@ -27,14 +27,14 @@ func known(key []byte) (string, use) {
 	switch k := string(key); k {
 	case "role_arn", "source_profile", "credential_source", "mfa_serial", "mfa_process", "external_id",
 		"duration_seconds", "role_session_name", "region", "endpoint_url", "services",
-		"ignore_configured_endpoint_urls", "credential_process",
+		"ignore_configured_endpoint_urls", "credential_process", "include_profile",
 		"gatepass_key", "gatepass_role_arn", "gatepass_source_profile", "gatepass_mfa_serial",
 		"gatepass_mfa_process", "gatepass_external_id", "gatepass_role_session_name", "gatepass_duration",
 		"gatepass_source_identity", "gatepass_session_tags", "gatepass_transitive_tags", "gatepass_serve",
 		"sts": // in [services]
 		return k, useValue
 	case "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_security_token",
-		"web_identity_token_file", "login_session", "include_profile",
+		"web_identity_token_file", "login_session",
 		"sso_session", "sso_start_url", "sso_account_id", "sso_role_name", "sso_region":
 		return k, usePresence
 	}
