@@ -186,8 +186,7 @@ func (b *Broker) resolve(ctx context.Context, via string, req Request, q *query)
 	}
 	key, err := b.index.lookup(ctx, chain.Key)
 	if CodeOf(err) == CodeNotFound {
-		return Errorf(CodeNotFound, "profile %q starts with the key %q, which is not stored", req.Profile, chain.Key).
-			WithHint("store it with: gatepass keys add %s", chain.Key)
+		return b.noKey(chain)
 	}
 	if err != nil {
 		return fmt.Errorf("profile %q: %w", req.Profile, err)
@@ -230,6 +229,38 @@ func (b *Broker) explainProfile(ctx context.Context, name string, err error) err
 		return e
 	}
 	return e.WithHint("add it to ~/.aws/config: [profile %s]", name)
+}
+
+// noKey says that the key that chain starts with is not stored, and where the
+// profile says that it starts so.
+func (b *Broker) noKey(chain *profiles.Chain) error {
+	from := chain.KeyFrom
+	near := profiles.Nearest(chain.Key, b.index.names())
+	if !from.Explicit && len(chain.Hops) > 0 && chain.Hops[0].Profile == from.Profile {
+		e := Errorf(CodeNotFound, "the role of profile %q has no key to start from: no source_profile, no gatepass_key, and no key named %q is stored (%s)",
+			from.Profile, chain.Key, chain.Draw("key ", chain.Key))
+		if len(near) > 0 {
+			return e.WithHint("to start from the stored key %q, add to that profile: gatepass_key = %s", near[0], near[0])
+		}
+		return e.WithHint("add to that profile: gatepass_key = NAME, with a name of gatepass keys list; or store it: gatepass keys add %s", shellWord(chain.Key))
+	}
+	e := Errorf(CodeNotFound, "profile %q starts with the key %q, which is not stored (%s)", chain.Profile, chain.Key, chain.Draw("key ", chain.Key))
+	if len(near) > 0 {
+		return e.WithHint("did you mean the key %q? else store it: gatepass keys add %s", near[0], shellWord(chain.Key))
+	}
+	return e.WithHint("store it with: gatepass keys add %s", shellWord(chain.Key))
+}
+
+// shellWord returns name as a shell reads it as one word, for a command that
+// a hint shows.
+func shellWord(name string) string {
+	odd := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("_@%+=:,./-", r)
+	}
+	if name != "" && !strings.ContainsFunc(name, odd) {
+		return name
+	}
+	return "'" + strings.ReplaceAll(name, "'", `'\\''`) + "'"
 }
 
 // sessionDuration returns how long a session to ask STS for.

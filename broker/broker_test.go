@@ -98,6 +98,29 @@ func TestNoEntryNoCredentials(t *testing.T) {
 	})
 }
 
+// A chain without a stored key is drawn up to where the key is missing.
+func TestMissingKeyIsDrawn(t *testing.T) {
+	for _, tt := range []struct{ profile, message, hint string }{
+		{"lost", `profile "lost" starts with the key "bob", which is not stored (lost → ✗ key bob)`, "store it with: gatepass keys add bob"},
+		{"typo", `profile "typo" starts with the key "alcie", which is not stored (typo → hub → ✗ key alcie)`, `did you mean the key "alice"? else store it: gatepass keys add alcie`},
+		{
+			"keyless", `the role of profile "hub\x1b" has no key to start from: no source_profile, no gatepass_key, and no key named "hub\x1b" is stored (keyless → "hub\x1b" → ✗ key "hub\x1b")`,
+			"gatepass_key = NAME",
+		},
+		{"odd", `key "x';reboot"`, `gatepass keys add 'x'\'';reboot'`},
+		{"alice2", `and no key named "alice2" is stored (alice2 → ✗ key alice2)`, `to start from the stored key "alice", add to that profile: gatepass_key = alice`},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			_, err := w.ask(t, tt.profile)
+			wantCode(t, err, broker.CodeNotFound)
+			if e := broker.AsError(err); !strings.Contains(e.Message, tt.message) || !strings.Contains(e.Hint, tt.hint) {
+				t.Errorf("%s: %s\n%s", tt.profile, e.Message, e.Hint)
+			}
+		})
+	}
+}
+
 func TestRefusalsAreRecorded(t *testing.T) {
 	denied := broker.Errorf(broker.CodeAWSDenied, "not authorized")
 	for _, tt := range []struct {

@@ -56,11 +56,18 @@ func (w *world) start() {
 	w.Broker = broker.New(broker.Config{
 		Keys: w.keys, STS: w.sts, Log: w.log, Logger: slog.New(slog.DiscardHandler),
 		Profiles: fakeProfiles{
-			"ops":      {Profile: "ops", Key: "alice", Region: "eu-west-1", Hops: []profiles.Hop{{Profile: "ops", RoleARN: roleARN}}},
-			"ops2":     {Profile: "ops2", Key: "alice", Hops: []profiles.Hop{{Profile: "ops2", RoleARN: roleARN}}},
-			"short":    {Profile: "short", Key: "alice", Hops: []profiles.Hop{{Profile: "short", RoleARN: roleARN, Duration: 15 * time.Minute}}},
-			"plain":    {Profile: "plain", Key: "alice"},
-			"lost":     {Profile: "lost", Key: "bob"},
+			"ops":   {Profile: "ops", Key: "alice", Region: "eu-west-1", Hops: []profiles.Hop{{Profile: "ops", RoleARN: roleARN}}},
+			"ops2":  {Profile: "ops2", Key: "alice", Hops: []profiles.Hop{{Profile: "ops2", RoleARN: roleARN}}},
+			"short": {Profile: "short", Key: "alice", Hops: []profiles.Hop{{Profile: "short", RoleARN: roleARN, Duration: 15 * time.Minute}}},
+			"plain": {Profile: "plain", Key: "alice"},
+			"lost":  {Profile: "lost", Key: "bob", Way: []string{"lost"}, KeyFrom: profiles.KeyFrom{Profile: "lost", Explicit: true}},
+			"typo":  {Profile: "typo", Key: "alcie", Way: []string{"typo", "hub"}, KeyFrom: profiles.KeyFrom{Profile: "hub", Explicit: true}, Hops: []profiles.Hop{{Profile: "hub", RoleARN: roleARN}}},
+			"keyless": {
+				Profile: "keyless", Key: "hub\x1b", Way: []string{"keyless", "hub\x1b"}, KeyFrom: profiles.KeyFrom{Profile: "hub\x1b"},
+				Hops: []profiles.Hop{{Profile: "hub\x1b", RoleARN: roleARN}, {Profile: "keyless", RoleARN: roleARN}},
+			},
+			"odd":      {Profile: "odd", Key: "x';reboot", Way: []string{"odd"}, KeyFrom: profiles.KeyFrom{Profile: "odd", Explicit: true}},
+			"alice2":   {Profile: "alice2", Key: "alice2", Way: []string{"alice2"}, KeyFrom: profiles.KeyFrom{Profile: "alice2"}, Hops: []profiles.Hop{{Profile: "alice2", RoleARN: roleARN}}},
 			"mfa":      {Profile: "mfa", Key: "alice", Hops: []profiles.Hop{{Profile: "mfa", RoleARN: roleARN, MFASerial: "arn:aws:iam::111122223333:mfa/alice"}}},
 			"plainmfa": {Profile: "plainmfa", Key: "alice", MFASerial: "arn:aws:iam::111122223333:mfa/alice"},
 			"long":     {Profile: "long", Key: "alice", Hops: []profiles.Hop{{Profile: "long", RoleARN: roleARN, MFASerial: "arn:aws:iam::111122223333:mfa/alice", Duration: 4 * time.Hour}}},

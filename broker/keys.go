@@ -80,6 +80,13 @@ func (x *keyIndex) since(ctx context.Context, reads int) ([]KeyInfo, error) {
 	}, nil)
 }
 
+// names returns the names of the keys that are known to be stored, sorted.
+func (x *keyIndex) names() []string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Sorted(maps.Keys(x.keys))
+}
+
 // forget makes the next lookup read the keychain.
 func (x *keyIndex) forget() {
 	x.mu.Lock()

@@ -117,6 +117,10 @@ func plainKey(key string) string {
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
+// Nearest returns up to three of names that may have been meant by name, best
+// first.
+func Nearest(name string, names []string) []string { return nearest(name, names) }
+
 // nearest returns up to three of names that may have been meant by name: the
 // same in another case, the beginning of one another, or few typing errors
 // away.
