@@ -260,7 +260,7 @@ func shellWord(name string) string {
 	if name != "" && !strings.ContainsFunc(name, odd) {
 		return name
 	}
-	return "'" + strings.ReplaceAll(name, "'", `'\\''`) + "'"
+	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
 }
 
 // sessionDuration returns how long a session to ask STS for.
