@@ -172,17 +172,8 @@ func (b *Broker) resolve(ctx context.Context, via string, req Request, q *query)
 		return b.explainProfile(ctx, req.Profile, err)
 	}
 	q.chain = chain
-	if len(chain.Hops) > maxHops {
-		return Errorf(CodeConfig, "profile %q leads through %d roles, and %d are the most that are followed", req.Profile, len(chain.Hops), maxHops)
-	}
-	if q.serial, q.mfaProcess, err = mfaOf(chain); err != nil {
+	if err := b.plan(q, via, req.Duration); err != nil {
 		return err
-	}
-	if q.duration, err = sessionDuration(chain, req.Duration); err != nil {
-		return err
-	}
-	if q.serial != "" {
-		b.fitMFA(q, via, req.Duration)
 	}
 	key, err := b.index.lookup(ctx, chain.Key)
 	if CodeOf(err) == CodeNotFound {
@@ -194,6 +185,25 @@ func (b *Broker) resolve(ctx context.Context, via string, req Request, q *query)
 	q.key = key
 	q.target = Target{Region: cmp.Or(req.Region, chain.Region, chain.STSRegion), Endpoint: chain.Endpoint}
 	q.cacheKey = cacheKey(q)
+	return nil
+}
+
+// plan decides what q's chain asks of AWS: with which MFA device, and for how
+// long.
+func (b *Broker) plan(q *query, via string, asked time.Duration) (err error) {
+	chain := q.chain
+	if len(chain.Hops) > maxHops {
+		return Errorf(CodeConfig, "profile %q leads through %d roles, and %d are the most that are followed", chain.Profile, len(chain.Hops), maxHops)
+	}
+	if q.serial, q.mfaProcess, err = mfaOf(chain); err != nil {
+		return err
+	}
+	if q.duration, err = sessionDuration(chain, asked); err != nil {
+		return err
+	}
+	if q.serial != "" {
+		b.fitMFA(q, via, asked)
+	}
 	return nil
 }
 
@@ -217,18 +227,31 @@ func (b *Broker) files(f profiles.Files) profiles.Files {
 // explainProfile turns what package profiles says into an Error, and tells a
 // user who named a key instead of a profile.
 func (b *Broker) explainProfile(ctx context.Context, name string, err error) error {
+	e := profileError(err)
+	if e.Code != CodeNotFound {
+		return e
+	}
+	if _, err := b.index.lookup(ctx, name); err == nil {
+		return notAKey(e, name)
+	}
+	return e
+}
+
+func notAKey(e *Error, name string) *Error {
+	return e.WithHint("a key of that name is stored, but a key is not a profile; add to ~/.aws/config: [profile %s]", name)
+}
+
+// profileError turns what package profiles says into an Error.
+func profileError(err error) *Error {
 	var missing *profiles.NotFoundError
 	if !errors.As(err, &missing) {
 		return Errorf(CodeConfig, "%w", err)
 	}
 	e := Errorf(CodeNotFound, "%w", err)
-	if _, err := b.index.lookup(ctx, name); err == nil {
-		return e.WithHint("a key of that name is stored, but a key is not a profile; add to ~/.aws/config: [profile %s]", name)
-	}
 	if len(missing.Nearest) > 0 { // the message names them
 		return e
 	}
-	return e.WithHint("add it to ~/.aws/config: [profile %s]", name)
+	return e.WithHint("add it to ~/.aws/config: [profile %s]", missing.Name)
 }
 
 // noKey says that the key that chain starts with is not stored, and where the

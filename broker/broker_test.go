@@ -478,6 +478,11 @@ func (f resolverFunc) Resolve(files profiles.Files, name string) (*profiles.Chai
 	return f(files, name)
 }
 
+func (f resolverFunc) Names(files profiles.Files) ([]string, error) {
+	_, err := f(files, "")
+	return nil, err
+}
+
 func TestCloseEndsEverySession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

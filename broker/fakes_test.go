@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -142,6 +143,10 @@ func (w *world) mustAsk(t *testing.T, profile string) broker.Grant {
 }
 
 type fakeProfiles map[string]profiles.Chain
+
+func (f fakeProfiles) Names(profiles.Files) ([]string, error) {
+	return slices.Sorted(maps.Keys(f)), nil
+}
 
 func (f fakeProfiles) Resolve(files profiles.Files, name string) (*profiles.Chain, error) {
 	c, ok := f[name]

@@ -87,6 +87,26 @@ func (x *keyIndex) names() []string {
 	return slices.Sorted(maps.Keys(x.keys))
 }
 
+// known returns the keys by name, from the keychain only where it has not been
+// read before.
+func (x *keyIndex) known(ctx context.Context) (map[string]KeyInfo, error) {
+	x.mu.Lock()
+	keys := maps.Clone(x.keys)
+	x.mu.Unlock()
+	if keys != nil {
+		return keys, nil
+	}
+	list, err := x.since(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	keys = make(map[string]KeyInfo, len(list))
+	for _, info := range list {
+		keys[info.Name] = info
+	}
+	return keys, nil
+}
+
 // forget makes the next lookup read the keychain.
 func (x *keyIndex) forget() {
 	x.mu.Lock()

@@ -30,6 +30,8 @@ type KeyStore interface {
 // profiles.
 type Resolver interface {
 	Resolve(files profiles.Files, name string) (*profiles.Chain, error)
+	// Names returns the names of all profiles, sorted.
+	Names(files profiles.Files) ([]string, error)
 }
 
 // A Target is where an STS call goes.

@@ -36,17 +36,11 @@ func (b *Broker) Close(ctx context.Context, reason string) error {
 func (b *Broker) Status(ctx context.Context) (Status, error) {
 	st := Status{
 		Daemon:      b.cfg.Daemon,
-		Keychain:    KeychainStatus{Backend: b.cfg.Keys.Backend(), State: "ok"},
+		Keychain:    b.keychainState(ctx),
 		Log:         b.cfg.Log.Status(),
 		Sessions:    []SessionStatus{},
 		Proofs:      []ProofStatus{},
 		LastRefusal: b.refusal.Load(),
-	}
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	if err := b.cfg.Keys.Probe(ctx); err != nil {
-		e := AsError(err)
-		st.Keychain.State, st.Keychain.Message, st.Keychain.Hint = string(e.Code), e.Message, e.Hint
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -76,4 +70,20 @@ func (b *Broker) Status(ctx context.Context) (Status, error) {
 		return cmp.Or(cmp.Compare(x.Profile, y.Profile), x.Issued.Compare(y.Issued))
 	})
 	return st, nil
+}
+
+// keychainState asks the keychain how it is. It never prompts.
+func (b *Broker) keychainState(ctx context.Context) KeychainStatus {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	state := KeychainStatus{Backend: b.cfg.Keys.Backend(), State: "ok"}
+	if err := b.cfg.Keys.Probe(ctx); err != nil {
+		state.fail(err)
+	}
+	return state
+}
+
+func (s *KeychainStatus) fail(err error) {
+	e := AsError(err)
+	s.State, s.Message, s.Hint = string(e.Code), e.Message, e.Hint
 }

@@ -14,11 +14,11 @@ import (
 	"gatepass/broker"
 )
 
-// Bounds of an answer, in bytes. A status lists every session, and a listing
-// every key; the rest is small.
+// Bounds of an answer, in bytes. A listing has every profile of files of up to
+// 16 MiB; the rest is small.
 const (
 	maxAnswerHead = 16 << 10
-	maxAnswerBody = 8 << 20
+	maxAnswerBody = 64 << 20
 )
 
 // An answer is a response of the daemon, read to its end.

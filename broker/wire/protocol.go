@@ -54,6 +54,8 @@ const (
 	PathStatus      = "/v1/status"         // GET → broker.Status
 	PathKeys        = "/v1/keys"           // GET → KeysResponse; POST AddKeyRequest → broker.KeyInfo
 	PathKeysRemove  = "/v1/keys/remove"    // POST RemoveKeyRequest → {}
+	PathProfiles    = "/v1/profiles"       // POST ProfilesRequest → broker.ProfileList
+	PathProfileShow = "/v1/profiles/show"  // POST ProfilesRequest → broker.ProfileDetail
 	PathPromptBeat  = "/v1/prompts/beat"   // POST PromptBeatRequest → {}: the client still asks its user
 	PathPromptReply = "/v1/prompts/answer" // POST PromptReplyRequest → {}
 	PathStop        = "/v1/daemon/stop"    // POST {} → StopResponse, then the daemon drains and exits
@@ -135,6 +137,13 @@ type KeysResponse struct {
 // RemoveKeyRequest removes a stored key.
 type RemoveKeyRequest struct {
 	Name string `json:"name"`
+}
+
+// ProfilesRequest asks what profiles mean, and nothing of AWS.
+type ProfilesRequest struct {
+	Profile         string `json:"profile,omitempty"`          // the one to show
+	ConfigFile      string `json:"config_file,omitempty"`      // absolute; the client's AWS_CONFIG_FILE
+	CredentialsFile string `json:"credentials_file,omitempty"` // absolute; the client's AWS_SHARED_CREDENTIALS_FILE
 }
 
 // StopResponse names the process that is about to end.

@@ -20,6 +20,7 @@ import (
 
 	"gatepass/broker"
 	"gatepass/broker/wire"
+	"gatepass/profiles"
 )
 
 // ErrDaemonRunning is in the chain of [Listen]'s error when a daemon has the
@@ -45,6 +46,8 @@ type Broker interface {
 	Keys(context.Context, broker.Caller) ([]broker.KeyInfo, error)
 	RemoveKey(ctx context.Context, caller broker.Caller, name string) error
 	Status(context.Context) (broker.Status, error)
+	ListProfiles(context.Context, profiles.Files) (broker.ProfileList, error)
+	ShowProfile(ctx context.Context, files profiles.Files, name string) (broker.ProfileDetail, error)
 	PromptBeat(ctx context.Context, caller broker.Caller, id string) error
 	PromptAnswer(ctx context.Context, caller broker.Caller, id string, code broker.Secret, why broker.Code) error
 }
@@ -135,6 +138,8 @@ var routes = map[string]map[string]func(*Server, *request) (any, error){
 	wire.PathStatus:      {"GET": (*Server).status},
 	wire.PathKeys:        {"GET": (*Server).keys, "POST": (*Server).addKey},
 	wire.PathKeysRemove:  {"POST": (*Server).removeKey},
+	wire.PathProfiles:    {"POST": (*Server).listProfiles},
+	wire.PathProfileShow: {"POST": (*Server).showProfile},
 	wire.PathPromptBeat:  {"POST": (*Server).promptBeat},
 	wire.PathPromptReply: {"POST": (*Server).promptReply},
 	wire.PathStop:        {"POST": (*Server).stop},
@@ -218,6 +223,28 @@ func (s *Server) removeKey(r *request) (any, error) {
 	}
 	r.caller.Via = "keys"
 	return struct{}{}, s.cfg.Broker.RemoveKey(r.ctx, r.caller, in.Name)
+}
+
+func (s *Server) listProfiles(r *request) (any, error) {
+	in, err := profilesRequest(r.body)
+	if err != nil {
+		return nil, err
+	}
+	if in.Profile != "" {
+		return nil, broker.Errorf(broker.CodeUsage, "a listing is of all profiles, and %q is named", in.Profile)
+	}
+	return s.cfg.Broker.ListProfiles(r.ctx, profiles.Files{Config: in.ConfigFile, Credentials: in.CredentialsFile})
+}
+
+func (s *Server) showProfile(r *request) (any, error) {
+	in, err := profilesRequest(r.body)
+	if err != nil {
+		return nil, err
+	}
+	if in.Profile == "" {
+		return nil, broker.Errorf(broker.CodeUsage, "no profile is named")
+	}
+	return s.cfg.Broker.ShowProfile(r.ctx, profiles.Files{Config: in.ConfigFile, Credentials: in.CredentialsFile}, in.Profile)
 }
 
 func (s *Server) promptBeat(r *request) (any, error) {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"gatepass/broker"
+	"gatepass/profiles"
 )
 
 // fakeBroker answers with what its functions say, and notes what it was
@@ -73,6 +74,16 @@ func (f *fakeBroker) Status(context.Context) (broker.Status, error) {
 		return f.status()
 	}
 	return broker.Status{Daemon: broker.DaemonStatus{PID: 1, Version: "test"}}, nil
+}
+
+func (f *fakeBroker) ListProfiles(_ context.Context, files profiles.Files) (broker.ProfileList, error) {
+	f.note(broker.Caller{}, files)
+	return broker.ProfileList{Profiles: []broker.ProfileInfo{}}, nil
+}
+
+func (f *fakeBroker) ShowProfile(_ context.Context, files profiles.Files, name string) (broker.ProfileDetail, error) {
+	f.note(broker.Caller{}, []any{files, name})
+	return broker.ProfileDetail{ProfileInfo: broker.ProfileInfo{Name: name}}, nil
 }
 
 func (f *fakeBroker) PromptBeat(_ context.Context, c broker.Caller, id string) error {

@@ -182,10 +182,8 @@ func credentialsRequest(body []byte) (req broker.Request, via string, err error)
 	if in.Profile == "" {
 		return req, "", broker.Errorf(broker.CodeUsage, "no profile is named")
 	}
-	for name, path := range map[string]string{"config_file": in.ConfigFile, "credentials_file": in.CredentialsFile} {
-		if path != "" && (!filepath.IsAbs(path) || filepath.Clean(path) != path || strings.ContainsRune(path, 0)) {
-			return req, "", broker.Errorf(broker.CodeUsage, "%s must be an absolute path without detours, not %q", name, path)
-		}
+	if err := checkFiles(in.ConfigFile, in.CredentialsFile); err != nil {
+		return req, "", err
 	}
 	if err := checkRegion(in.Region); err != nil {
 		return req, "", err
@@ -213,6 +211,23 @@ func credentialsRequest(body []byte) (req broker.Request, via string, err error)
 		Duration: time.Duration(in.DurationSeconds) * time.Second,
 		MinLeft:  time.Duration(in.MinLeftSeconds) * time.Second,
 	}, in.Via, nil
+}
+
+// profilesRequest reads the body of a request about profiles.
+func profilesRequest(body []byte) (in wire.ProfilesRequest, err error) {
+	if err := decode(body, &in); err != nil {
+		return in, err
+	}
+	return in, checkFiles(in.ConfigFile, in.CredentialsFile)
+}
+
+func checkFiles(config, credentials string) error {
+	for name, path := range map[string]string{"config_file": config, "credentials_file": credentials} {
+		if path != "" && (!filepath.IsAbs(path) || filepath.Clean(path) != path || strings.ContainsRune(path, 0)) {
+			return broker.Errorf(broker.CodeUsage, "%s must be an absolute path without detours, not %q", name, path)
+		}
+	}
+	return nil
 }
 
 // reachable reads how a client's user can be asked. The variables go to

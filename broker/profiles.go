@@ -1,0 +1,206 @@
+package broker
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	"gatepass/profiles"
+)
+
+// A Reach says whether a profile can be served with the keys that are stored.
+type Reach string
+
+// The values. A profile whose own configuration is broken is out of reach
+// whatever the keychain says.
+const (
+	ReachYes     Reach = "yes"
+	ReachNo      Reach = "no"
+	ReachUnknown Reach = "unknown" // the keychain cannot be read now
+)
+
+// A ProfileList is what gatepass profiles list shows.
+type ProfileList struct {
+	Profiles []ProfileInfo  `json:"profiles"` // sorted by name
+	Keychain KeychainStatus `json:"keychain"`
+}
+
+// ProfileInfo describes a profile in a line.
+type ProfileInfo struct {
+	Name      string `json:"name"`
+	RoleARN   string `json:"role_arn,omitempty"` // of the last role of its chain
+	Account   string `json:"account,omitempty"`
+	Key       string `json:"key,omitempty"`
+	Region    string `json:"region,omitempty"`
+	Adopted   bool   `json:"adopted"`
+	Reachable Reach  `json:"reachable"`
+	Error     *Error `json:"error,omitempty"` // why it is out of reach
+}
+
+// ProfileDetail is what gatepass profiles show shows: the whole chain, and
+// what is served at its end.
+type ProfileDetail struct {
+	ProfileInfo
+	User            string         `json:"user_arn,omitempty"`   // whose key it is
+	MFASerial       string         `json:"mfa_serial,omitempty"` // of the code that the chain starts with
+	Hops            []ProfileHop   `json:"hops,omitempty"`
+	DurationSeconds int            `json:"duration_seconds,omitempty"` // of the sessions that are served
+	Serve           string         `json:"serve,omitempty"`
+	Notes           []string       `json:"notes,omitempty"`
+	Keychain        KeychainStatus `json:"keychain"`
+}
+
+// A ProfileHop is one AssumeRole of a chain, as the profile sets it.
+type ProfileHop struct {
+	Profile         string            `json:"profile"` // the one that names the role
+	RoleARN         string            `json:"role_arn"`
+	SessionName     string            `json:"session_name,omitempty"`
+	ExternalID      string            `json:"external_id,omitempty"`
+	MFASerial       string            `json:"mfa_serial,omitempty"`
+	DurationSeconds int               `json:"duration_seconds,omitempty"`
+	SourceIdentity  string            `json:"source_identity,omitempty"`
+	Tags            map[string]string `json:"tags,omitempty"`
+	TransitiveTags  []string          `json:"transitive_tags,omitempty"`
+}
+
+// ListProfiles tells of every profile in files what it leads to. It serves
+// nothing and prompts nobody: with a keychain that cannot be read it says so
+// and tells the rest.
+func (b *Broker) ListProfiles(ctx context.Context, files profiles.Files) (ProfileList, error) {
+	files = b.files(files)
+	keys := b.look(ctx)
+	names, err := b.cfg.Profiles.Names(files)
+	if err != nil {
+		return ProfileList{}, Errorf(CodeConfig, "list profiles: %w", err)
+	}
+	out := ProfileList{Profiles: make([]ProfileInfo, 0, len(names))}
+	seen := <-keys
+	out.Keychain = seen.state
+	for _, name := range names {
+		_, info := b.describe(files, name, seen)
+		out.Profiles = append(out.Profiles, info)
+	}
+	return out, nil
+}
+
+// ShowProfile tells all about one profile, as ListProfiles does. A profile
+// whose configuration is broken is an error, one whose key is missing is not.
+func (b *Broker) ShowProfile(ctx context.Context, files profiles.Files, name string) (ProfileDetail, error) {
+	files = b.files(files)
+	seen := <-b.look(ctx)
+	q, info := b.describe(files, name, seen)
+	if q.chain == nil {
+		if _, stored := seen.keys[name]; stored && info.Error.Code == CodeNotFound {
+			return ProfileDetail{}, notAKey(info.Error, name)
+		}
+		return ProfileDetail{}, info.Error
+	}
+	chain := q.chain
+	out := ProfileDetail{
+		ProfileInfo: info, User: q.key.UserARN, MFASerial: q.serial, Serve: chain.Serve, Keychain: seen.state,
+		DurationSeconds: int(q.duration / time.Second),
+		Notes:           append(b.notes(q), chain.Notes...),
+	}
+	for _, h := range chain.Hops {
+		hop := ProfileHop{
+			Profile: h.Profile, RoleARN: h.RoleARN, SessionName: h.SessionName, ExternalID: h.ExternalID, MFASerial: h.MFASerial,
+			DurationSeconds: int(h.Duration / time.Second), SourceIdentity: h.SourceIdentity, TransitiveTags: h.TransitiveTags,
+		}
+		for _, t := range h.Tags {
+			if hop.Tags == nil {
+				hop.Tags = make(map[string]string)
+			}
+			hop.Tags[t.Key] = t.Value
+		}
+		out.Hops = append(out.Hops, hop)
+	}
+	return out, nil
+}
+
+// A storedKeys is what the keychain showed of itself.
+type storedKeys struct {
+	state KeychainStatus
+	keys  map[string]KeyInfo // nil when it could not be read
+}
+
+// look asks the keychain, without a prompt, which keys are stored. It answers
+// once, also when ctx ends.
+func (b *Broker) look(ctx context.Context) <-chan storedKeys {
+	out := make(chan storedKeys, 1)
+	go func() {
+		seen := storedKeys{state: b.keychainState(ctx)}
+		if seen.state.State == "ok" {
+			keys, err := b.index.known(ctx)
+			if err != nil {
+				seen.state.fail(err)
+			}
+			seen.keys = keys
+		}
+		out <- seen
+	}()
+	return out
+}
+
+// describe resolves a profile as a request for it would be. Without a chain
+// the error says why there is none.
+func (b *Broker) describe(files profiles.Files, name string, seen storedKeys) (*query, ProfileInfo) {
+	info := ProfileInfo{Name: name, Reachable: ReachNo}
+	q := &query{profile: name}
+	chain, err := b.cfg.Profiles.Resolve(files, name)
+	if err != nil {
+		info.Error = profileError(err)
+		return q, info
+	}
+	q.chain = chain
+	info.RoleARN, info.Key, info.Region, info.Adopted = roleARN(chain), chain.Key, chain.Region, chain.Adopted
+	key, stored := seen.keys[chain.Key]
+	q.key = key
+	info.Account = account(q)
+	err = b.plan(q, "", 0)
+	switch {
+	case err != nil:
+		info.Error = AsError(err)
+	case seen.keys == nil:
+		info.Reachable = ReachUnknown
+	case !stored:
+		info.Error = AsError(b.noKey(chain))
+	default:
+		info.Reachable = ReachYes
+	}
+	return q, info
+}
+
+// notes say what somebody who looks at q's profile may not expect.
+func (b *Broker) notes(q *query) []string {
+	var (
+		notes []string
+		hops  = q.chain.Hops
+	)
+	switch n := len(hops); {
+	case n == 0 && q.serial == "":
+		notes = append(notes, "a session of the key is served, never the key itself; without MFA it cannot call IAM, and of STS only AssumeRole and GetCallerIdentity")
+	case n == 0:
+		notes = append(notes, "a session of the key is served, never the key itself")
+	case n > 1:
+		note := "chained: a role that is assumed by a role lasts 1 h at most"
+		if d := hops[n-1].Duration; d > chainedMaximum {
+			note += fmt.Sprintf(", so its %s are not asked for", hours(d))
+		}
+		notes = append(notes, note)
+	case q.serial != "" && hops[0].Duration > chainedMaximum:
+		notes = append(notes, fmt.Sprintf("with MFA, a session of %s needs a code of its own: export and --duration ask for one, everything else gets sessions of 1 h that are renewed", hours(hops[0].Duration)))
+	}
+	return notes
+}
+
+// hours is d as a person writes it.
+func hours(d time.Duration) string {
+	switch {
+	case d%time.Hour == 0:
+		return fmt.Sprintf("%d h", d/time.Hour)
+	case d%time.Minute == 0:
+		return fmt.Sprintf("%d min", d/time.Minute)
+	}
+	return fmt.Sprintf("%d s", cmp.Or(d/time.Second, 1))
+}
