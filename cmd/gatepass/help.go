@@ -29,6 +29,9 @@ const rootHelp = `usage: gatepass COMMAND [ARGUMENTS] [FLAGS]
   keys list                  show the stored keys
   keys remove NAME           remove a key from the keychain
 
+  profiles list              show your profiles, and which of them have a key
+  profiles show [NAME]       show a profile's whole chain
+
   credential-process NAME    print a session for the AWS CLI and the SDKs
   export [NAME]              print a session for a shell, a file or a tool
   whoami [NAME]              ask AWS who a profile's session is
@@ -67,7 +70,7 @@ example:
 const environmentHelp = `gatepass reads these variables:
 
   AWS_PROFILE                      the profile, where a command has no NAME
-                                   (export and whoami)
+                                   (export, whoami and profiles show)
   AWS_CONFIG_FILE                  used in place of ~/.aws/config
   AWS_SHARED_CREDENTIALS_FILE      used in place of ~/.aws/credentials
   AWS_REGION, AWS_DEFAULT_REGION   the region, unless --region says it

@@ -89,6 +89,7 @@ func (c *client) run(ctx context.Context, args []string) error {
 func (c *client) commands() []*cli.Command {
 	return []*cli.Command{
 		keysCommand(c),
+		profilesCommand(c),
 		credentialProcessCommand(c),
 		exportCommand(c),
 		whoamiCommand(c),

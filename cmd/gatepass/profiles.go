@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"github.com/urfave/cli/v2"
+
+	"gatepass/broker/wire"
+)
+
+const profilesHelp = `gatepass profiles shows what the profiles of your AWS config mean. They live in
+~/.aws/config, as for the AWS CLI; AWS_CONFIG_FILE and
+AWS_SHARED_CREDENTIALS_FILE name other files.
+
+usage: gatepass profiles COMMAND
+
+  list            show every profile, and whether a stored key reaches it
+  show [NAME]     show the whole chain of one
+
+See "gatepass profiles COMMAND --help" for each of them.
+
+example:
+  gatepass profiles list
+`
+
+func profilesCommand(c *client) *cli.Command {
+	return &cli.Command{
+		Name:        "profiles",
+		UsageText:   profilesHelp,
+		Subcommands: []*cli.Command{profilesListCommand(c), profilesShowCommand(c)},
+	}
+}
+
+// askAbout asks the daemon about profiles in the files that an SDK would read
+// here, and returns its answer as it came. A daemon that ended before it
+// answered may have been replaced, and to ask twice does no harm.
+func (c *client) askAbout(ctx context.Context, path, profile string) (answer json.RawMessage, err error) {
+	r, err := c.request(profile, "profiles")
+	if err != nil {
+		return nil, err
+	}
+	req := wire.ProfilesRequest{Profile: profile, ConfigFile: r.ConfigFile, CredentialsFile: r.CredentialsFile}
+	call := func(d *wire.Client) error { return d.Call(ctx, "POST", path, req, &answer) }
+	if err = c.ask(ctx, call); errors.Is(err, wire.ErrNoAnswer) {
+		err = c.ask(ctx, call)
+	}
+	return answer, err
+}
