@@ -350,10 +350,14 @@ func account(q *query) string {
 }
 
 func accountOf(arn string) string {
-	if f := strings.SplitN(arn, ":", 6); len(f) == 6 {
-		return f[4]
+	for range 4 {
+		_, arn, _ = strings.Cut(arn, ":")
 	}
-	return ""
+	account, _, ok := strings.Cut(arn, ":")
+	if !ok {
+		return ""
+	}
+	return account
 }
 
 // refuse records why a request was not served and returns the reason.

@@ -3,6 +3,7 @@ package broker_test
 import (
 	"context"
 	"errors"
+	"iter"
 	"slices"
 	"strings"
 	"testing"
@@ -478,7 +479,7 @@ func (f resolverFunc) Resolve(files profiles.Files, name string) (*profiles.Chai
 	return f(files, name)
 }
 
-func (f resolverFunc) Names(files profiles.Files) ([]string, error) {
+func (f resolverFunc) All(files profiles.Files) (iter.Seq[profiles.Resolution], error) {
 	_, err := f(files, "")
 	return nil, err
 }

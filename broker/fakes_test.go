@@ -3,6 +3,7 @@ package broker_test
 import (
 	"context"
 	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"slices"
@@ -144,8 +145,15 @@ func (w *world) mustAsk(t *testing.T, profile string) broker.Grant {
 
 type fakeProfiles map[string]profiles.Chain
 
-func (f fakeProfiles) Names(profiles.Files) ([]string, error) {
-	return slices.Sorted(maps.Keys(f)), nil
+func (f fakeProfiles) All(files profiles.Files) (iter.Seq[profiles.Resolution], error) {
+	return func(yield func(profiles.Resolution) bool) {
+		for _, name := range slices.Sorted(maps.Keys(f)) {
+			chain, err := f.Resolve(files, name)
+			if !yield(profiles.Resolution{Name: name, Chain: chain, Err: err}) {
+				return
+			}
+		}
+	}, nil
 }
 
 func (f fakeProfiles) Resolve(files profiles.Files, name string) (*profiles.Chain, error) {

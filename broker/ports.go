@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"iter"
 	"time"
 
 	"gatepass/profiles"
@@ -30,8 +31,8 @@ type KeyStore interface {
 // profiles.
 type Resolver interface {
 	Resolve(files profiles.Files, name string) (*profiles.Chain, error)
-	// Names returns the names of all profiles, sorted.
-	Names(files profiles.Files) ([]string, error)
+	// All resolves every profile, sorted by name.
+	All(files profiles.Files) (iter.Seq[profiles.Resolution], error)
 }
 
 // A Target is where an STS call goes.

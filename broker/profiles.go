@@ -70,15 +70,15 @@ type ProfileHop struct {
 func (b *Broker) ListProfiles(ctx context.Context, files profiles.Files) (ProfileList, error) {
 	files = b.files(files)
 	keys := b.look(ctx)
-	names, err := b.cfg.Profiles.Names(files)
+	all, err := b.cfg.Profiles.All(files)
 	if err != nil {
 		return ProfileList{}, Errorf(CodeConfig, "list profiles: %w", err)
 	}
-	out := ProfileList{Profiles: make([]ProfileInfo, 0, len(names))}
+	out := ProfileList{Profiles: []ProfileInfo{}}
 	seen := <-keys
 	out.Keychain = seen.state
-	for _, name := range names {
-		_, info := b.describe(files, name, seen)
+	for r := range all {
+		_, info := b.describe(r, seen)
 		out.Profiles = append(out.Profiles, info)
 	}
 	return out, nil
@@ -89,14 +89,14 @@ func (b *Broker) ListProfiles(ctx context.Context, files profiles.Files) (Profil
 func (b *Broker) ShowProfile(ctx context.Context, files profiles.Files, name string) (ProfileDetail, error) {
 	files = b.files(files)
 	seen := <-b.look(ctx)
-	q, info := b.describe(files, name, seen)
-	if q.chain == nil {
+	chain, err := b.cfg.Profiles.Resolve(files, name)
+	q, info := b.describe(profiles.Resolution{Name: name, Chain: chain, Err: err}, seen)
+	if err != nil {
 		if _, stored := seen.keys[name]; stored && info.Error.Code == CodeNotFound {
 			return ProfileDetail{}, notAKey(info.Error, name)
 		}
 		return ProfileDetail{}, info.Error
 	}
-	chain := q.chain
 	out := ProfileDetail{
 		ProfileInfo: info, User: q.key.UserARN, MFASerial: q.serial, Serve: chain.Serve, Keychain: seen.state,
 		DurationSeconds: int(q.duration / time.Second),
@@ -142,23 +142,22 @@ func (b *Broker) look(ctx context.Context) <-chan storedKeys {
 	return out
 }
 
-// describe resolves a profile as a request for it would be. Without a chain
-// the error says why there is none.
-func (b *Broker) describe(files profiles.Files, name string, seen storedKeys) (*query, ProfileInfo) {
-	info := ProfileInfo{Name: name, Reachable: ReachNo}
-	q := &query{profile: name}
-	chain, err := b.cfg.Profiles.Resolve(files, name)
-	if err != nil {
-		info.Error = profileError(err)
+// describe says what the gate would make of a profile, and what a request for
+// it would be.
+func (b *Broker) describe(r profiles.Resolution, seen storedKeys) (*query, ProfileInfo) {
+	info := ProfileInfo{Name: r.Name, Reachable: ReachNo}
+	q := &query{profile: r.Name}
+	if r.Err != nil {
+		info.Error = profileError(r.Err)
 		return q, info
 	}
+	chain := r.Chain
 	q.chain = chain
 	info.RoleARN, info.Key, info.Region, info.Adopted = roleARN(chain), chain.Key, chain.Region, chain.Adopted
 	key, stored := seen.keys[chain.Key]
 	q.key = key
 	info.Account = account(q)
-	err = b.plan(q, "", 0)
-	switch {
+	switch err := b.plan(q, "", 0); {
 	case err != nil:
 		info.Error = AsError(err)
 	case seen.keys == nil:

@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -97,6 +98,30 @@ func (r *Reader) Resolve(files Files, name string) (*Chain, error) {
 	c.Hops = slices.Clone(c.Hops)
 	c.Notes = slices.Clone(c.Notes)
 	return &c, nil
+}
+
+// A Resolution is what one profile means, or why it means nothing.
+type Resolution struct {
+	Name  string
+	Chain *Chain // shared: not to be changed
+	Err   error  // as of [Reader.Resolve]
+}
+
+// All resolves every profile that Names returns, in its order, in the state
+// in which the files are now. The chains are not kept: there may be many.
+func (r *Reader) All(files Files) (iter.Seq[Resolution], error) {
+	set, err := r.load(files)
+	if err != nil {
+		return nil, err
+	}
+	return func(yield func(Resolution) bool) {
+		for _, name := range set.names {
+			res := set.meaning(name, set.profiles[name])
+			if !yield(Resolution{Name: name, Chain: res.chain, Err: res.err}) {
+				return
+			}
+		}
+	}, nil
 }
 
 // Names returns the names of all profiles, sorted. Those that cannot be asked

@@ -39,16 +39,21 @@ func (r *resolver) resolve(name string) (*Chain, error) {
 	if p == nil {
 		return nil, &NotFoundError{Name: name, Nearest: nearest(name, r.names), Files: r.files, Bare: r.bare[name]}
 	}
-	w := walk{resolver: r, chain: Chain{Profile: name}}
-	res := &resolution{}
+	res := r.meaning(name, p)
+	r.resolved.Store(name, &res)
+	return res.chain, res.err
+}
+
+// meaning resolves p, whatever is known of it.
+func (r *resolver) meaning(name string, p *profile) (res resolution) {
+	w := &walk{resolver: r, chain: Chain{Profile: name}}
 	if w.asked, res.err = r.withIncludes(p); res.err == nil {
 		res.err = w.resolve()
 	}
 	if res.err == nil {
 		res.chain = &w.chain
 	}
-	r.resolved.Store(name, res)
-	return res.chain, res.err
+	return res
 }
 
 // A walk follows one profile to the key that starts its chain.
@@ -59,8 +64,8 @@ type walk struct {
 }
 
 func (w *walk) resolve() error {
-	for _, step := range []func() error{w.follow, w.duration, w.region, w.endpoint, w.serve} {
-		if err := step(); err != nil {
+	for _, step := range [...]func(*walk) error{(*walk).follow, (*walk).duration, (*walk).region, (*walk).endpoint, (*walk).serve} {
+		if err := step(w); err != nil {
 			return err
 		}
 	}
@@ -72,11 +77,11 @@ func (w *walk) follow() error {
 	var (
 		key     *setting // the first gatepass_key on the way
 		keyOf   *profile
-		visited = map[string]bool{}
+		visited passed
 	)
 	for p := w.asked; ; {
-		visited[p.name] = true
 		w.chain.Way = append(w.chain.Way, p.name)
+		visited.add(w.chain.Way)
 		if err := checkOwn(p); err != nil {
 			return err
 		}
@@ -128,7 +133,7 @@ func (w *walk) follow() error {
 		if next == nil {
 			return w.noProfile(p, source, w.chain.Way, `; to name a stored key, use "gatepass_key" instead`)
 		}
-		if visited[next.name] {
+		if visited.has(w.chain.Way, next.name) {
 			return leadsBack(p, source, w.chain.Way, next.name)
 		}
 		if p, err = w.withIncludes(next); err != nil {
@@ -141,6 +146,29 @@ func (w *walk) follow() error {
 		w.chain.KeyFrom = KeyFrom{Profile: keyOf.name, Explicit: true, File: key.file, Line: key.line}
 	}
 	return nil
+}
+
+// passed knows the profiles of a way. Nearly all are short: only a long one
+// needs a set.
+type passed map[string]bool
+
+const longWay = 8
+
+func (p *passed) add(way []string) {
+	switch n := len(way); {
+	case n < longWay:
+	case n == longWay:
+		*p = make(passed, 2*longWay)
+		for _, name := range way {
+			(*p)[name] = true
+		}
+	default:
+		(*p)[way[n-1]] = true
+	}
+}
+
+func (p passed) has(way []string, name string) bool {
+	return p[name] || p == nil && slices.Contains(way, name)
 }
 
 // hop returns the role of p, or nil if it names none.

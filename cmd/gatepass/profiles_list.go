@@ -43,16 +43,16 @@ func (c *client) profilesList(ctx *cli.Context) error {
 	if err := noArguments(ctx); err != nil {
 		return err
 	}
-	answer, err := c.askAbout(ctx.Context, wire.PathProfiles, "")
-	if err != nil {
-		return err
-	}
 	if ctx.Bool("json") {
+		var answer json.RawMessage
+		if err := c.askAbout(ctx.Context, wire.PathProfiles, "", &answer); err != nil {
+			return err
+		}
 		return c.writeIndented(answer)
 	}
 	var list broker.ProfileList
-	if err := json.Unmarshal(answer, &list); err != nil {
-		return broker.Errorf(broker.CodeInternal, "gatepassd's list of profiles makes no sense: %w", err)
+	if err := c.askAbout(ctx.Context, wire.PathProfiles, "", &list); err != nil {
+		return err
 	}
 	if len(list.Profiles) == 0 {
 		say(c.stderr, "your AWS config has no profiles\nadd one to ~/.aws/config, as in: gatepass help")

@@ -47,16 +47,16 @@ func (c *client) profilesShow(ctx *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	answer, err := c.askAbout(ctx.Context, wire.PathProfileShow, name)
-	if err != nil {
-		return err
-	}
 	if ctx.Bool("json") {
+		var answer json.RawMessage
+		if err := c.askAbout(ctx.Context, wire.PathProfileShow, name, &answer); err != nil {
+			return err
+		}
 		return c.writeIndented(answer)
 	}
 	var detail broker.ProfileDetail
-	if err := json.Unmarshal(answer, &detail); err != nil {
-		return broker.Errorf(broker.CodeInternal, "gatepassd's answer about the profile makes no sense: %w", err)
+	if err := c.askAbout(ctx.Context, wire.PathProfileShow, name, &detail); err != nil {
+		return err
 	}
 	width, _ := columns(c.stdout)
 	return c.write(profilePage(detail, width, c.palette()))

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"gatepass/broker"
@@ -64,11 +63,7 @@ func daemon(args []string) (status int) {
 			return broker.CodeUsage.ExitStatus()
 		}
 	}
-	// With a heap of 2 MiB the collector's own pace would be 100 times a
-	// second under load; the limit, not the pace, is what keeps it small. The
-	// program's text, some 8 MiB, is resident beside it.
-	debug.SetGCPercent(200)
-	debug.SetMemoryLimit(14 << 20)
+	paceHeap()
 
 	ready := takeReadyPipe()
 	err := harden()
