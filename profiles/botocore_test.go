@@ -90,28 +90,30 @@ func ourMeaning(data []byte, credentials bool) meaning {
 	if err != nil {
 		return meaning{Error: err.Error()}
 	}
-	flat := func(profiles map[string]*profile) map[string]map[string]any {
-		all := map[string]map[string]any{}
-		for name, p := range profiles {
-			all[name] = map[string]any{}
-			for _, s := range p.settings {
-				if all[name][s.key] = s.value; strings.HasPrefix(s.value, "\n") {
-					block, _ := nested(s.value)
-					inner := map[string]any{}
-					for k, v := range block {
-						inner[k] = v
-					}
-					all[name][s.key] = inner
-				}
-			}
-		}
-		return all
-	}
 	m := meaning{Profiles: flat(set.profiles)}
 	if !credentials {
 		m.Services = flat(set.services)
 	}
 	return m
+}
+
+// flat is profiles as JSON would have them.
+func flat(profiles map[string]*profile) map[string]map[string]any {
+	all := map[string]map[string]any{}
+	for name, p := range profiles {
+		all[name] = map[string]any{}
+		for _, s := range p.settings {
+			if all[name][s.key] = s.value; strings.HasPrefix(s.value, "\n") {
+				block, _ := nested(s.value)
+				inner := map[string]any{}
+				for k, v := range block {
+					inner[k] = v
+				}
+				all[name][s.key] = inner
+			}
+		}
+	}
+	return all
 }
 
 // compare holds our meaning of each file in dir against theirs. Where the two

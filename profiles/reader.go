@@ -35,6 +35,7 @@ const (
 type Reader struct {
 	now     func() time.Time
 	stampOf func(fs.FileInfo) stamp
+	open    func(path string) (*os.File, error)
 	seed    maphash.Seed
 
 	mu      sync.Mutex // never held while a file is touched
@@ -75,6 +76,7 @@ func NewReader() *Reader {
 	return &Reader{
 		now:     time.Now,
 		stampOf: stampOf,
+		open:    openFile,
 		seed:    maphash.MakeSeed(),
 		cached:  map[Files]*snapshot{},
 		reading: map[Files]*reading{},
@@ -266,8 +268,7 @@ func (r *Reader) readFile(path string) ([]byte, stamp, error) {
 
 // readOnce reads the file and returns its stamps before and after.
 func (r *Reader) readOnce(path string) (data []byte, before, after stamp, err error) {
-	// O_NONBLOCK: should the path have become a FIFO, nobody waits for a writer.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := r.open(path)
 	if err != nil {
 		return nil, before, after, unreadable(path, err)
 	}
@@ -308,6 +309,12 @@ func (r *Reader) readOnce(path string) (data []byte, before, after stamp, err er
 		return nil, before, after, unreadable(path, err)
 	}
 	return data, r.stampOf(fi), r.stampOf(last), nil
+}
+
+// openFile opens a file for reading. Should the path have become a FIFO, nobody
+// waits for a writer.
+func openFile(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 }
 
 // statFile describes a file that can be read, or returns nil for one that

@@ -195,6 +195,55 @@ func TestFreshFilesAreReadAgain(t *testing.T) {
 	}
 }
 
+// A file that did not change is opened once, however often and by whatever call
+// it is asked for; one that changed, once more.
+func TestUnchangedFilesAreNotReadAgain(t *testing.T) {
+	dir := t.TempDir()
+	files := Files{Config: filepath.Join(dir, "config"), Credentials: filepath.Join(dir, "credentials")}
+	put(t, files.Config, manyProfiles(100))
+	put(t, files.Credentials, "[p1]\naws_access_key_id = x\n")
+	r := NewReader()
+	r.now = func() time.Time { return time.Now().Add(time.Hour) } // nothing is fresh
+	opened := map[string]int{}
+	r.open = func(path string) (*os.File, error) {
+		opened[path]++
+		return openFile(path)
+	}
+	ask := func() {
+		t.Helper()
+		for range 100 {
+			if _, err := r.Resolve(files, "p50"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.Resolve(files, "p1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		all, err := r.All(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for res := range all {
+			if n++; res.Err != nil {
+				t.Error(res.Err)
+			}
+		}
+		if n != 101 {
+			t.Errorf("%d profiles", n)
+		}
+	}
+	ask()
+	if opened[files.Config] != 1 || opened[files.Credentials] != 1 {
+		t.Errorf("opened %v", opened)
+	}
+	put(t, files.Config, strings.Replace(manyProfiles(100), "generated", "generated anew", 1))
+	ask()
+	if opened[files.Config] != 2 {
+		t.Errorf("after a change opened %v", opened)
+	}
+}
+
 // However the file is replaced, a call sees one version of it, whole, and none
 // older than what was there when it began.
 func TestConcurrentReplacement(t *testing.T) {
