@@ -286,7 +286,7 @@ func (b *Broker) callSTS(ctx context.Context, start source, q *query, name strin
 		var err error
 		if got, err = b.cfg.STS.AssumeRole(ctx, creds, in, q.target); err != nil {
 			if len(q.chain.Hops) > 1 {
-				return STSSession{}, fmt.Errorf("hop %d of %d: %w", i+1, len(q.chain.Hops), err)
+				return STSSession{}, fmt.Errorf("hop %d of %d (profile %q): %w", i+1, len(q.chain.Hops), hop.Profile, err)
 			}
 			return STSSession{}, err
 		}

@@ -230,6 +230,11 @@ func (w *walk) hop(p *profile) (*Hop, error) {
 		if h.TransitiveTags, err = parseTagKeys(s.value); err != nil {
 			return nil, wrong(p, s, "%w", err)
 		}
+		for _, key := range h.TransitiveTags {
+			if !slices.ContainsFunc(h.Tags, func(t Tag) bool { return strings.EqualFold(t.Key, key) }) {
+				return nil, wrong(p, s, "tag %s is not in gatepass_session_tags", quote(key))
+			}
+		}
 	}
 	return h, nil
 }

@@ -93,6 +93,7 @@ func TestResolveRefuses(t *testing.T) {
 		{"51 tags", "[profile p]\n" + role + "gatepass_session_tags = " + manyTags(51, "=x") + "\n", "", `more than 50 tags`},
 		{"51 transitive tags", "[profile p]\n" + role + "gatepass_transitive_tags = " + manyTags(51, "") + "\n", "", `more than 50 tags`},
 		{"transitive tag twice", "[profile p]\n" + role + "gatepass_transitive_tags = a,A\n", "", `tag "A" is there twice`},
+		{"transitive tag that is not set", "[profile p]\n" + role + "gatepass_session_tags = a=b\ngatepass_transitive_tags = A,c\n", "", `gatepass_transitive_tags: tag "c" is not in gatepass_session_tags`},
 		{"empty transitive tag", "[profile p]\n" + role + "gatepass_transitive_tags = a,\n", "", `cannot be a tag's key`},
 		{"serve by magic", "[profile p]\ngatepass_serve = magic\n", "", `gatepass_serve: "magic" is none of`},
 		{"own key that is none", "[profile p]\ngatepass_rolearn = x\n", "", `$C:2: profile "p": "gatepass_rolearn": there is no such key; did you mean gatepass_role_arn?`},

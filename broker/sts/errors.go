@@ -138,8 +138,17 @@ func (c *Client) refusal(k *call, x *exchange, code, text string) failure {
 	case code == "AccessDenied" || code == "AccessDeniedException":
 		return refused(k.deniedHint(text))
 
-	case strings.Contains(text, "DurationSeconds"):
+	case strings.Contains(text, "DurationSeconds") || strings.Contains(text, "'durationSeconds'"):
 		return refused(k.durationHint(text))
+
+	case strings.Contains(text, "transitive tag key"):
+		if strings.Contains(text, "conflicts") {
+			return refused("a role before it passes that tag on, and it cannot be set again: leave it out of gatepass_session_tags here, or of gatepass_transitive_tags there")
+		}
+		return refused("gatepass_transitive_tags may only name tags of the same profile's gatepass_session_tags")
+
+	case faultyParameter(text) != "":
+		return refused("the profile's " + faultyParameter(text) + " is not one that AWS takes")
 
 	case code == "PackedPolicyTooLarge":
 		return refused("session tags and session policies are too long together: use fewer or shorter ones")
@@ -191,10 +200,16 @@ func (k *call) deniedHint(text string) string {
 		return "GetSessionToken needs a long-term key"
 	case in == nil:
 		return "the permissions of the key's user do not allow " + "sts:" + k.op
+	case strings.Contains(text, "sts:TagSession") && len(in.Tags) == 0:
+		return "the role's trust policy must allow sts:TagSession, for the tags that a role before it passes on: or leave them out of gatepass_transitive_tags there"
 	case strings.Contains(text, "sts:TagSession"):
-		return "the role's trust policy must allow sts:TagSession, or the profile must not set session tags"
+		return "the role's trust policy must allow sts:TagSession, or the profile must not set session tags (gatepass_session_tags)"
+	case strings.Contains(text, "sts:SetSourceIdentity") && in.SourceIdentity == "":
+		return "the role's trust policy must allow sts:SetSourceIdentity, for the source identity that a role before it passes on"
+	case strings.Contains(text, "sts:SetSourceIdentity") && !k.creds.SessionToken.IsZero():
+		return "the role's trust policy must allow sts:SetSourceIdentity, and gatepass_source_identity cannot change along a chain: set it where the chain begins, or nowhere"
 	case strings.Contains(text, "sts:SetSourceIdentity"):
-		return "the role's trust policy must allow sts:SetSourceIdentity, or the profile must not set a source identity"
+		return "the role's trust policy must allow sts:SetSourceIdentity, or the profile must not set a source identity (gatepass_source_identity)"
 	case strings.Contains(text, "explicit deny"):
 		return "a policy forbids it outright; ask whoever manages the account"
 	}
@@ -209,13 +224,36 @@ func (k *call) deniedHint(text string) string {
 	} else {
 		may = append(may, "the MFA sign-in is too old for it")
 	}
+	may = append(may, fmt.Sprintf("it wants another role_session_name than %.64q", in.SessionName))
 	if in.SourceIdentity != "" {
-		may = append(may, "it does not allow sts:SetSourceIdentity")
+		may = append(may, "it does not allow sts:SetSourceIdentity, or not this gatepass_source_identity")
 	}
 	if len(in.Tags) > 0 {
 		may = append(may, "it does not allow sts:TagSession")
 	}
 	return "AWS does not say which: " + strings.Join(may, "; ")
+}
+
+// faultyParameter returns the key of a profile whose value AWS calls invalid
+// by the parameter that it is sent as, or "".
+func faultyParameter(text string) string {
+	for _, p := range [][2]string{
+		{"'roleSessionName'", "role_session_name"},
+		{"'externalId'", "external_id"},
+		{"'sourceIdentity'", "gatepass_source_identity"},
+		{"'serialNumber'", "mfa_serial"},
+		{"'roleArn'", "role_arn"},
+		{"'transitiveTagKeys", "gatepass_transitive_tags"},
+		{"'tags", "gatepass_session_tags"},
+	} {
+		if strings.Contains(text, p[0]) {
+			return p[1]
+		}
+	}
+	if strings.Contains(text, "Duplicate tag keys") {
+		return "gatepass_session_tags"
+	}
+	return ""
 }
 
 // durationHint explains a refused duration.

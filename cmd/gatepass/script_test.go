@@ -31,6 +31,7 @@ import (
 //	sandbox [FLAG...]      start gatepass-sandbox; sets $SANDBOX and writes gatepass.toml
 //	fault JSON             tell the sandbox to misbehave; "fault off" ends it
 //	calls ACTION N         the sandbox was asked ACTION N times
+//	calls                  print what it was asked since the last time, a call a line
 //	exits N CMD...         CMD ends with status N
 //	key USER NAME          store the sandbox's key of USER as NAME
 //	many N CMD...          run CMD N times at once; each must succeed
@@ -236,8 +237,12 @@ func fault(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func calls(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) == 0 && !neg {
+		printCalls(ts)
+		return
+	}
 	if len(args) != 2 {
-		ts.Fatalf("usage: calls ACTION N")
+		ts.Fatalf("usage: calls [ACTION N]")
 	}
 	want, err := strconv.Atoi(args[1])
 	ts.Check(err)
@@ -253,6 +258,27 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 	if (got.Counts[args[0]] == want) == neg {
 		ts.Fatalf("%s was asked %d times, not %d\n%s", args[0], got.Counts[args[0]], want, text)
 	}
+}
+
+func printCalls(ts *testscript.TestScript) {
+	url := ts.Getenv("SANDBOX") + "/sandbox/calls"
+	resp, err := http.Get(url)
+	ts.Check(err)
+	defer resp.Body.Close()
+	var got struct {
+		Calls []json.RawMessage `json:"calls"`
+	}
+	ts.Check(json.NewDecoder(resp.Body).Decode(&got))
+	for _, call := range got.Calls {
+		var line bytes.Buffer
+		ts.Check(json.Compact(&line, call))
+		fmt.Fprintf(ts.Stdout(), "%s\n", line.Bytes())
+	}
+	forget, err := http.NewRequest(http.MethodDelete, url, nil)
+	ts.Check(err)
+	done, err := http.DefaultClient.Do(forget)
+	ts.Check(err)
+	done.Body.Close()
 }
 
 func storeKey(ts *testscript.TestScript, neg bool, args []string) {

@@ -86,6 +86,11 @@ type Statement struct {
 	Actions []string `toml:"actions"`
 	// ExternalID is the condition StringEquals sts:ExternalId.
 	ExternalID string `toml:"external_id"`
+	// SessionName is the condition StringEquals sts:RoleSessionName.
+	SessionName string `toml:"session_name"`
+	// SourceIdentity is the condition StringEquals sts:SourceIdentity: set by
+	// the request or passed on by the calling session.
+	SourceIdentity string `toml:"source_identity"`
 	// MFA is the condition Bool aws:MultiFactorAuthPresent.
 	MFA bool `toml:"mfa"`
 	// MFAAge is the condition NumericLessThan aws:MultiFactorAuthAge; it fails
@@ -340,6 +345,10 @@ func (st Statement) check() error {
 	switch {
 	case st.ExternalID != "" && checkText(st.ExternalID, 2, 1224, externalIDPattern) != "":
 		return errors.New("trust: external_id is not one that a caller may send")
+	case st.SessionName != "" && checkText(st.SessionName, 2, 64, namePattern) != "":
+		return errors.New("trust: session_name is not one that a caller may send")
+	case st.SourceIdentity != "" && checkText(st.SourceIdentity, 2, 64, namePattern) != "":
+		return errors.New("trust: source_identity is not one that a caller may send")
 	case st.MFAAge < 0:
 		return errors.New("trust: mfa_age is negative")
 	}

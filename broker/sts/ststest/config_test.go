@@ -74,6 +74,8 @@ func TestConfigErrors(t *testing.T) {
 		{`"alice" is not a principal`, func(c *Config) { c.Accounts[0].Roles[0].Trust[0].Principals = []string{"alice"} }},
 		{`action "iam:*"`, func(c *Config) { c.Accounts[0].Roles[0].Trust[0].Actions = []string{"iam:*"} }},
 		{"external_id", func(c *Config) { c.Accounts[0].Roles[0].Trust[0].ExternalID = "a b" }},
+		{"session_name", func(c *Config) { c.Accounts[0].Roles[0].Trust[0].SessionName = "a/b" }},
+		{"source_identity", func(c *Config) { c.Accounts[0].Roles[0].Trust[0].SourceIdentity = "x" }},
 		{"mfa_age", func(c *Config) { c.Accounts[0].Roles[0].Trust[0].MFAAge = -1 }},
 	} {
 		t.Run(tt.want, func(t *testing.T) {

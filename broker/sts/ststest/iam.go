@@ -92,8 +92,11 @@ const (
 type authContext struct {
 	caller     *principal
 	externalID string
-	now        time.Time
-	mfa        time.Time // when a code was given; zero means never
+	// What the new session will be called, and whom it will stand for.
+	sessionName, sourceIdentity string
+
+	now time.Time
+	mfa time.Time // when a code was given; zero means never
 }
 
 // allows returns "" if the role's trust policy allows the action, else why it
@@ -128,6 +131,10 @@ func (st Statement) denies(action string, in authContext) (why string) {
 		return "the external id is missing"
 	case st.ExternalID != "" && in.externalID != st.ExternalID:
 		return "the external id is wrong"
+	case st.SessionName != "" && in.sessionName != st.SessionName:
+		return "the session name is another"
+	case st.SourceIdentity != "" && in.sourceIdentity != st.SourceIdentity:
+		return "the source identity is another"
 	case (st.MFA || st.MFAAge > 0) && in.mfa.IsZero():
 		return "MFA is required"
 	case st.MFAAge > 0 && int(in.now.Sub(in.mfa)/time.Second) >= st.MFAAge:

@@ -139,7 +139,13 @@ func (s *Sandbox) assumeRole(c *request) (any, *apiError) {
 	if r == nil {
 		return nil, notAuthorized(c, actAssumeRole, "there is no such role")
 	}
-	context := authContext{caller: c.caller, externalID: in.externalID, now: c.now, mfa: mfa}
+	context := authContext{
+		caller: c.caller, externalID: in.externalID, now: c.now, mfa: mfa,
+		sessionName: in.sessionName, sourceIdentity: in.sourceIdentity,
+	}
+	if from := c.caller.session; from != nil && from.SourceIdentity != "" {
+		context.sourceIdentity = from.SourceIdentity
+	}
 	if why := r.allows(actAssumeRole, context); why != "" {
 		return nil, notAuthorized(c, actAssumeRole, why)
 	}

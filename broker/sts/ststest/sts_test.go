@@ -131,6 +131,11 @@ func TestTrust(t *testing.T) {
 		{name: "tags not allowed", trust: []Statement{{Principals: []string{"*"}}}, more: tags, action: actTagSession, why: "sts:TagSession is not allowed"},
 		{name: "tags allowed to others", trust: []Statement{{Principals: []string{"*"}}, {Principals: []string{DeployARN}, Actions: []string{actTagSession}}}, more: tags, action: actTagSession, why: "sts:TagSession is not allowed; the caller is not a trusted principal"},
 		{name: "source identity", trust: []Statement{{Principals: []string{"*"}, Actions: []string{actAssumeRole, actSetSourceIdentity}}}, more: []string{"SourceIdentity", "al"}},
+		{name: "this session name", trust: []Statement{{Principals: []string{"*"}, SessionName: "test-session"}}},
+		{name: "another session name", trust: []Statement{{Principals: []string{"*"}, SessionName: "alice"}}, action: actAssumeRole, why: "the session name is another"},
+		{name: "this source identity", trust: []Statement{{Principals: []string{"*"}, Actions: []string{"sts:*"}, SourceIdentity: "al"}}, more: []string{"SourceIdentity", "al"}},
+		{name: "another source identity", trust: []Statement{{Principals: []string{"*"}, Actions: []string{"sts:*"}, SourceIdentity: "bob"}}, more: []string{"SourceIdentity", "al"}, action: actAssumeRole, why: "the source identity is another"},
+		{name: "no source identity", trust: []Statement{{Principals: []string{"*"}, Actions: []string{"sts:*"}, SourceIdentity: "bob"}}, action: actAssumeRole, why: "the source identity is another"},
 		{name: "source identity not allowed", trust: []Statement{{Principals: []string{"*"}}}, more: []string{"SourceIdentity", "al"}, action: actSetSourceIdentity, why: "sts:SetSourceIdentity is not allowed"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
