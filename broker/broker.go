@@ -227,7 +227,7 @@ func (b *Broker) files(f profiles.Files) profiles.Files {
 // explainProfile turns what package profiles says into an Error, and tells a
 // user who named a key instead of a profile.
 func (b *Broker) explainProfile(ctx context.Context, name string, err error) error {
-	e := profileError(err)
+	e := ProfileError(err)
 	if e.Code != CodeNotFound {
 		return e
 	}
@@ -241,8 +241,8 @@ func notAKey(e *Error, name string) *Error {
 	return e.WithHint("a key of that name is stored, but a key is not a profile; add to ~/.aws/config: [profile %s]", name)
 }
 
-// profileError turns what package profiles says into an Error.
-func profileError(err error) *Error {
+// ProfileError turns what package profiles says into an Error.
+func ProfileError(err error) *Error {
 	var missing *profiles.NotFoundError
 	if !errors.As(err, &missing) {
 		return Errorf(CodeConfig, "%w", err)

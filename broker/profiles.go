@@ -148,7 +148,7 @@ func (b *Broker) describe(r profiles.Resolution, seen storedKeys) (*query, Profi
 	info := ProfileInfo{Name: r.Name, Reachable: ReachNo}
 	q := &query{profile: r.Name}
 	if r.Err != nil {
-		info.Error = profileError(r.Err)
+		info.Error = ProfileError(r.Err)
 		return q, info
 	}
 	chain := r.Chain

@@ -55,7 +55,11 @@ type Adoption struct {
 // is one that does not mean the same afterwards.
 func (e *Editor) Adopt(program string, names ...string) []Adoption {
 	return e.each(names, func(s *state, name string) ([]edit, *Chain, error) {
-		return s.adopt(name, program)
+		edits, chain, err := s.adopt(name, program)
+		if err == nil && len(edits) > 0 && e.Accept != nil {
+			err = e.Accept(chain)
+		}
+		return edits, chain, err
 	}, func(after *state, name string, before *Chain) (*Chain, error) {
 		chain, err := after.resolve(name)
 		switch {

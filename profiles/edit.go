@@ -12,6 +12,10 @@ import (
 // Each change is read back before it counts: a layout in which it would mean
 // something else, or would change what another profile means, is refused.
 type Editor struct {
+	// Accept is asked about what a profile means before it is adopted; its
+	// errors are the reason to leave it. Nil accepts all.
+	Accept func(*Chain) error
+
 	files       Files
 	config      document
 	credentials []byte // as read; may hold secrets

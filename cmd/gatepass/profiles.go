@@ -9,14 +9,16 @@ import (
 	"gatepass/broker/wire"
 )
 
-const profilesHelp = `gatepass profiles shows what the profiles of your AWS config mean. They live in
-~/.aws/config, as for the AWS CLI; AWS_CONFIG_FILE and
-AWS_SHARED_CREDENTIALS_FILE name other files.
+const profilesHelp = `gatepass profiles shows what the profiles of your AWS config mean, and makes
+them ask gatepass. They live in ~/.aws/config, as for the AWS CLI;
+AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE name other files.
 
 usage: gatepass profiles COMMAND
 
   list            show every profile, and whether a stored key reaches it
   show [NAME]     show the whole chain of one
+  adopt NAME...   make the AWS CLI and the SDKs get them from gatepass
+  restore NAME... undo that
 
 See "gatepass profiles COMMAND --help" for each of them.
 
@@ -28,7 +30,7 @@ func profilesCommand(c *client) *cli.Command {
 	return &cli.Command{
 		Name:        "profiles",
 		UsageText:   profilesHelp,
-		Subcommands: []*cli.Command{profilesListCommand(c), profilesShowCommand(c)},
+		Subcommands: []*cli.Command{profilesListCommand(c), profilesShowCommand(c), profilesAdoptCommand(c), profilesRestoreCommand(c)},
 	}
 }
 
