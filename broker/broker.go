@@ -238,7 +238,7 @@ func (b *Broker) explainProfile(ctx context.Context, name string, err error) err
 }
 
 func notAKey(e *Error, name string) *Error {
-	return e.WithHint("a key of that name is stored, but a key is not a profile; add to ~/.aws/config: [profile %s]", name)
+	return e.WithHint("a key of that name is stored, but a key is not a profile; add to ~/.aws/config: %s", section(name))
 }
 
 // ProfileError turns what package profiles says into an Error.
@@ -251,7 +251,7 @@ func ProfileError(err error) *Error {
 	if len(missing.Nearest) > 0 { // the message names them
 		return e
 	}
-	return e.WithHint("add it to ~/.aws/config: [profile %s]", missing.Name)
+	return e.WithHint("add it to ~/.aws/config: %s", section(missing.Name))
 }
 
 // noKey says that the key that chain starts with is not stored, and where the
@@ -272,6 +272,14 @@ func (b *Broker) noKey(chain *profiles.Chain) error {
 		return e.WithHint("did you mean the key %q? else store it: gatepass keys add %s", near[0], shellWord(chain.Key))
 	}
 	return e.WithHint("store it with: gatepass keys add %s", shellWord(chain.Key))
+}
+
+// section is the header of a profile, as it must be written to have the name.
+func section(name string) string {
+	if name == "default" {
+		return "[default]"
+	}
+	return "[profile " + shellWord(name) + "]" // botocore unquotes as a shell does
 }
 
 // shellWord returns name as a shell reads it as one word, for a command that

@@ -122,6 +122,27 @@ func TestMissingKeyIsDrawn(t *testing.T) {
 	}
 }
 
+// The section that a hint shows has the name that was asked for.
+func TestHintedSection(t *testing.T) {
+	b := broker.New(broker.Config{
+		Keys: &fakeKeys{},
+		Profiles: resolverFunc(func(_ profiles.Files, name string) (*profiles.Chain, error) {
+			return nil, &profiles.NotFoundError{Name: name}
+		}),
+	})
+	for name, want := range map[string]string{
+		"nowhere":  "add it to ~/.aws/config: [profile nowhere]",
+		"no where": "add it to ~/.aws/config: [profile 'no where']",
+		"default":  "add it to ~/.aws/config: [default]",
+	} {
+		_, err := b.ShowProfile(t.Context(), profiles.Files{}, name)
+		wantCode(t, err, broker.CodeNotFound)
+		if hint := broker.AsError(err).Hint; hint != want {
+			t.Errorf("%s: %s", name, hint)
+		}
+	}
+}
+
 func TestRefusalsAreRecorded(t *testing.T) {
 	denied := broker.Errorf(broker.CodeAWSDenied, "not authorized")
 	for _, tt := range []struct {

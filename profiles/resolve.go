@@ -113,6 +113,7 @@ func (w *walk) follow() error {
 				hop = nil
 			}
 		}
+		w.noteVault(p)
 		if err := w.checkForeign(p, hop != nil, follows, key != nil); err != nil {
 			return err
 		}
@@ -360,6 +361,21 @@ func (w *walk) checkForeign(p *profile, hasRole, follows, explicit bool) error {
 		return wrong(p, s, `the profile %s, which gatepass does not serve; use the AWS CLI as it is, or add "gatepass_key = NAME" to start from a stored key`, foreign.what)
 	}
 	return nil
+}
+
+// noteVault tells of keys that aws-vault reads and we do not, since they would
+// change what is asked of AWS.
+func (w *walk) noteVault(p *profile) {
+	for _, k := range [...][2]string{
+		{"session_tags", "gatepass_session_tags"},
+		{"transitive_session_tags", "gatepass_transitive_tags"},
+		{"source_identity", "gatepass_source_identity"},
+		{"parent_profile", "include_profile"},
+	} {
+		if s, ok := p.get(k[0]); ok && !p.has(k[1]) {
+			w.note(p, s, "is read by aws-vault alone: write "+k[1]+" instead")
+		}
+	}
 }
 
 // ownProcess reports whether a credential_process is

@@ -294,6 +294,8 @@ func TestResolve(t *testing.T) {
 		{"adopted source", "[profile p]\n" + role + "source_profile = q\n[profile q]\ncredential_process = /bin/gatepass credential-process q\n", "", profiles.Chain{Key: "q", Hops: hops(hopP)}, "$C:4 q", nil},
 		{"another program beside a role with a source", "[profile p]\n" + role + "source_profile = q\ncredential_process = x\nsso_session = y\n[profile q]\n", "", profiles.Chain{Key: "q", Hops: hops(hopP)}, "$C:6 q",
 			[]string{`$C:5: profile "p": sso_session: is not used`, `$C:4: profile "p": credential_process: is not used`}},
+		{"aws-vault's keys", "[profile p]\n" + role + "session_tags = a=b\nsource_identity = al\ngatepass_source_identity = al\nparent_profile = q\n", "", profiles.Chain{Key: "p", Hops: hops(profiles.Hop{Profile: "p", RoleARN: roleA, SourceIdentity: "al"})}, "$C:1 p",
+			[]string{`$C:3: profile "p": session_tags: is read by aws-vault alone: write gatepass_session_tags instead`, `$C:6: profile "p": parent_profile: is read by aws-vault alone: write include_profile`}},
 		{"another program, but a key all the same", "[profile p]\ngatepass_key = k\ncredential_process = x\n", "", profiles.Chain{Key: "k"}, "=$C:2 p", []string{`credential_process: is not used`}},
 		{"a source elsewhere, but a key all the same", "[profile p]\n" + role + "source_profile = q\ngatepass_key = k\n[profile q]\nsso_session = x\n", "", profiles.Chain{Key: "k", Hops: hops(hopP)}, "=$C:4 p", []string{`$C:6: profile "q": sso_session: is not used`}},
 	}

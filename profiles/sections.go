@@ -35,7 +35,8 @@ func known(key []byte) (string, use) {
 		return k, useValue
 	case "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_security_token",
 		"web_identity_token_file", "login_session",
-		"sso_session", "sso_start_url", "sso_account_id", "sso_role_name", "sso_region":
+		"sso_session", "sso_start_url", "sso_account_id", "sso_role_name", "sso_region",
+		"session_tags", "transitive_session_tags", "source_identity", "parent_profile": // aws-vault's
 		return k, usePresence
 	}
 	return "", useNothing

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"encoding/json"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -9,6 +12,62 @@ import (
 
 	"gatepass/broker"
 )
+
+// A path means what it means to botocore, which expands it with Python's
+// os.path.expandvars and expanduser.
+func TestPathsAgainstPython(t *testing.T) {
+	// The program itself: in the PATH there may be a shim that needs its HOME.
+	python, err := exec.Command("python3", "-c", "import sys\nsys.stdout.write(sys.executable)").Output()
+	if err != nil {
+		if os.Getenv("GATEPASS_REAL") == "1" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	t.Chdir(t.TempDir())
+	h := newHome(t)
+	h.env["A"], h.env["TILDE"], h.env["DOLLAR"], h.env["A_1"] = "/srv", "~", "$A", "/one"
+	pieces := []string{"/", "~", "$A", "${A}", "$TILDE", "$DOLLAR", "${NOWHERE}", "$A_1", "$", "${", "}", "x", ".", " ", "ü"}
+	rnd := rand.New(rand.NewPCG(5, 6))
+	var values []string
+	for range 500 {
+		v := []string{"/", "~/", "$A/", "$TILDE/", "", "~"}[rnd.IntN(6)]
+		for range rnd.IntN(5) {
+			v += pieces[rnd.IntN(len(pieces))]
+		}
+		if v != "" {
+			values = append(values, v)
+		}
+	}
+	cmd := exec.Command(string(python), "-X", "utf8", "-c", "import json, os, sys\njson.dump([os.path.abspath(os.path.expanduser(os.path.expandvars(v))) for v in json.load(sys.stdin)], sys.stdout)")
+	cmd.Stdin = strings.NewReader(jsonOf(t, values))
+	for name, value := range h.env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var theirs []string
+	if err := json.Unmarshal(out, &theirs); err != nil || len(theirs) != len(values) {
+		t.Fatalf("%s: %v", out, err)
+	}
+	compared := 0
+	for i, value := range values {
+		h.env["AWS_CONFIG_FILE"] = value
+		r, err := h.command(nil, nil).request("ops", "export")
+		if err != nil { // another user's home
+			continue
+		}
+		compared++
+		if want := strings.Replace(theirs[i], "//", "/", 1); r.ConfigFile != want { // POSIX leaves two slashes at the start to the system
+			t.Errorf("AWS_CONFIG_FILE=%q is %q, to botocore %q", value, r.ConfigFile, theirs[i])
+		}
+	}
+	if compared < 200 {
+		t.Errorf("only %d paths compared", compared)
+	}
+}
 
 func TestRequestCarriesTheEnvironment(t *testing.T) {
 	t.Chdir(t.TempDir())
