@@ -137,7 +137,7 @@ func profilePage(d broker.ProfileDetail, width int, p palette) []byte {
 	if d.Adopted {
 		field("adopted", "yes: the AWS CLI and the SDKs get it from gatepass", plain)
 	} else {
-		field("adopted", "no: the AWS CLI and the SDKs do without gatepass", plain)
+		field("adopted", "no: the AWS CLI and the SDKs do without gatepass until \"profiles adopt\"", plain)
 	}
 	switch d.Reachable {
 	case broker.ReachYes:

@@ -97,7 +97,7 @@ notes      - chained: a role that is assumed by a role lasts 1 h at most, so its
 	want = `profile    lost
 chain      ✗ key alcie, which is not stored
 serves     a session of the key
-adopted    no: the AWS CLI and the SDKs do without gatepass
+adopted    no: the AWS CLI and the SDKs do without gatepass until "profiles adopt"
 reachable  no: no key (lost → ✗ key alcie)
            gatepass keys add alcie
 `
