@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -94,12 +96,18 @@ func (c *client) export(ctx *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if f.print == nil {
+	if f.print == nil && req.DurationSeconds == 0 {
 		return c.write(document)
 	}
 	s, err := parseDocument(document)
 	if err != nil {
 		return err
+	}
+	if note := shorterThan(s, req.DurationSeconds, time.Now()); note != "" {
+		say(c.stderr, note)
+	}
+	if f.print == nil {
+		return c.write(document)
 	}
 	s.profile, s.region = profile, region
 	out, err := f.print(s)
@@ -136,6 +144,18 @@ func parseDocument(document []byte) (handedOut, error) {
 		return s, broker.Errorf(broker.CodeData, "the daemon's answer is not a credentials document")
 	}
 	return s, nil
+}
+
+// shorterThan says that a session is clearly shorter than what was asked for
+// by name, and why; "" where it is not.
+func shorterThan(s handedOut, asked int, now time.Time) string {
+	ends, err := time.Parse(time.RFC3339, s.Expiration)
+	left := ends.Sub(now)
+	// A session from the cache has nine tenths of its life left.
+	if wanted := time.Duration(asked) * time.Second; err != nil || asked == 0 || left >= wanted*8/10 {
+		return ""
+	}
+	return fmt.Sprintf("the session ends in %s, at %s: a role that is assumed by a role lasts 1 h at most", span(left), ends.Local().Format("15:04"))
 }
 
 // values returns the variables to set. AWS's own values are printable ASCII,

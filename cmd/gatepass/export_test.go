@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"gatepass/broker"
 	"gatepass/broker/wire"
@@ -252,5 +253,30 @@ func TestShadowingIsNotExported(t *testing.T) {
 		if slices.Contains(exported, name) {
 			t.Errorf("%s is unset, then set", name)
 		}
+	}
+}
+
+// A session that is shorter than was asked for is noted, a cached one with most
+// of its life left is not.
+func TestShorterThan(t *testing.T) {
+	now := time.Date(2026, 11, 3, 10, 0, 0, 0, time.Local)
+	for _, tt := range []struct {
+		asked int
+		left  time.Duration
+		noted bool
+	}{
+		{0, time.Hour, false},
+		{3600, time.Hour, false},
+		{3600, 55 * time.Minute, false},
+		{7200, time.Hour, true},
+		{43200, 11 * time.Hour, false},
+	} {
+		s := handedOut{Expiration: now.Add(tt.left).UTC().Format(time.RFC3339)}
+		if note := shorterThan(s, tt.asked, now); (note != "") != tt.noted || tt.noted && note != "the session ends in 1h0m, at 11:00: a role that is assumed by a role lasts 1 h at most" {
+			t.Errorf("%d s asked, %v left: %q", tt.asked, tt.left, note)
+		}
+	}
+	if note := shorterThan(handedOut{Expiration: "soon"}, 3600, now); note != "" {
+		t.Error(note)
 	}
 }
