@@ -74,21 +74,24 @@ json.dump(out, sys.stdout)
 
 // A botocorePair is what botocore makes of a config and a credentials file.
 type botocorePair struct {
-	Error    string
-	Profiles map[string]map[string]any
-	Chains   map[string]botocoreChain
+	Error    string                    `json:"error,omitempty"`
+	Profiles map[string]map[string]any `json:"profiles,omitempty"`
+	Chains   map[string]botocoreChain  `json:"chains,omitempty"`
 }
 
 type botocoreChain struct {
-	None  bool // there are no credentials
-	Error string
-	Key   string // the access key id that begins
-	Roles []botocoreRole
+	None  bool           `json:"none,omitempty"` // there are no credentials
+	Error string         `json:"error,omitempty"`
+	Key   string         `json:"key,omitempty"` // the access key id that begins
+	Roles []botocoreRole `json:"roles,omitempty"`
 }
 
 type botocoreRole struct {
-	RoleArn, ExternalId, RoleSessionName, SerialNumber string
-	DurationSeconds                                    int
+	RoleArn         string
+	ExternalId      string `json:",omitempty"`
+	RoleSessionName string `json:",omitempty"`
+	SerialNumber    string `json:",omitempty"`
+	DurationSeconds int    `json:",omitempty"`
 }
 
 func askBotocoreForChains(t *testing.T, dir string) map[string]botocorePair {
@@ -211,15 +214,55 @@ func compareChains(t *testing.T, dir string, theirs map[string]botocorePair) map
 	return counts
 }
 
-// Both files together mean to us what they mean to botocore: their merge, and
-// the way from each profile to its keys.
-func TestChainsAgainstBotocore(t *testing.T) {
-	dir := filepath.Join("testdata", "pairs")
-	abs, err := filepath.Abs(dir)
+const (
+	pairs         = "testdata/pairs"
+	recordedPairs = "testdata/pairs.json" // askBotocoreForChains(pairs), by the botocore of [recorded]
+)
+
+// Both files together mean to us what they meant to botocore when that was
+// recorded: their merge, and the way from each profile to its keys.
+func TestRecordedChains(t *testing.T) {
+	text, err := os.ReadFile(recordedPairs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	counts := compareChains(t, abs, askBotocoreForChains(t, abs))
+	var theirs map[string]botocorePair
+	if err := json.Unmarshal(text, &theirs); err != nil {
+		t.Fatal(err)
+	}
+	dirs, err := os.ReadDir(pairs)
+	if err != nil || len(dirs) != len(theirs) {
+		t.Fatalf("%d pairs in %s, %d recorded, %v", len(dirs), pairs, len(theirs), err)
+	}
+	testPairs(t, theirs)
+}
+
+// And so they do to the botocore that is installed.
+func TestChainsAgainstBotocore(t *testing.T) {
+	abs, err := filepath.Abs(pairs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := askBotocoreForChains(t, abs)
+	testPairs(t, theirs)
+	if *record {
+		text, err := json.MarshalIndent(theirs, "", " ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(recordedPairs, append(text, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func testPairs(t *testing.T, theirs map[string]botocorePair) {
+	t.Helper()
+	abs, err := filepath.Abs(pairs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := compareChains(t, abs, theirs)
 	if counts["0 roles"] == 0 || counts["1 roles"] == 0 || counts["2 roles"] == 0 || counts["refused"] == 0 || counts["unreadable"] == 0 {
 		t.Errorf("the corpus lacks a kind: %v", counts)
 	}

@@ -55,7 +55,7 @@ func (c *client) profilesList(ctx *cli.Context) error {
 		return err
 	}
 	if len(list.Profiles) == 0 {
-		say(c.stderr, "your AWS config has no profiles\nadd one to ~/.aws/config, as in: gatepass help")
+		say(c.stderr, "your AWS config has no profiles\nto see what one looks like: gatepass")
 		return nil
 	}
 	width, terminal := columns(c.stdout)
