@@ -23,7 +23,8 @@ type Call struct {
 	TransitiveTags  []string          `json:"transitive_tags,omitempty"`
 	PolicyARNs      []string          `json:"policy_arns,omitempty"`
 	RequestID       string            `json:"request_id"`
-	IssuedKeyID     string            `json:"issued_access_key_id,omitempty"` // of the session that was made
+	IssuedKeyID     string            `json:"issued_access_key_id,omitempty"`  // of the session or key that was made
+	SubjectKeyID    string            `json:"subject_access_key_id,omitempty"` // that an IAM call is about
 	Fault           FaultKind         `json:"fault,omitempty"`
 	Status          int               `json:"status"`         // 0: dropped
 	Code            string            `json:"code,omitempty"` // AWS's error code

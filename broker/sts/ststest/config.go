@@ -16,8 +16,14 @@ import (
 // in AWS's own API. The TOML form is shown by [ExampleTOML].
 type Config struct {
 	// Region, if set, is the only region that the credential scope may name.
-	Region   string    `toml:"region"`
-	Accounts []Account `toml:"account"`
+	Region string `toml:"region"`
+	// NewKey is what the first uses of a key from CreateAccessKey meet, one
+	// character each: "-" a part of AWS that does not know it yet, "+" one that
+	// does. After them it is known everywhere.
+	NewKey string `toml:"new_key"`
+	// NewKeyDelay is for how long nothing knows such a key, in seconds.
+	NewKeyDelay int       `toml:"new_key_delay"`
+	Accounts    []Account `toml:"account"`
 
 	Now func() time.Time `toml:"-"` // nil means time.Now
 	Log func(Call)       `toml:"-"` // called once a call, before it is answered; may be nil
@@ -32,12 +38,18 @@ type Account struct {
 	Roles     []Role `toml:"role"`
 }
 
-// A User is an IAM user.
+// A User is an IAM user. Of STS a user may call everything; of IAM what the
+// three lists of actions say, such as "iam:ListAccessKeys" or "iam:*".
 type User struct {
-	Name string   `toml:"name"`
-	Path string   `toml:"path"` // "" means "/"
-	Keys []Key    `toml:"key"`  // at most two
-	MFA  []Device `toml:"mfa"`
+	Name   string   `toml:"name"`
+	Path   string   `toml:"path"` // "" means "/"
+	Groups []string `toml:"groups"`
+	Keys   []Key    `toml:"key"` // at most two
+	MFA    []Device `toml:"mfa"`
+
+	Allow       []string `toml:"allow"`        // none means all
+	Deny        []string `toml:"deny"`         // goes before Allow
+	RequiresMFA []string `toml:"requires_mfa"` // denied without aws:MultiFactorAuthPresent
 }
 
 // A Key is a long-term access key.
@@ -210,6 +222,9 @@ func (s *Sandbox) index() error {
 	if s.config.Region != "" && !regionName.MatchString(s.config.Region) {
 		return fmt.Errorf("region %q is not a region's name", s.config.Region)
 	}
+	if strings.Trim(s.config.NewKey, "+-") != "" || s.config.NewKeyDelay < 0 {
+		return errors.New("new_key is of + and -, and new_key_delay is not negative")
+	}
 	for _, a := range s.config.Accounts {
 		if err := s.indexAccount(a); err != nil {
 			return fmt.Errorf("account %q: %w", a.ID, err)
@@ -252,7 +267,23 @@ func (s *Sandbox) indexUser(in User, a *account) error {
 	if err := checkName(in.Name, in.Path); err != nil {
 		return err
 	}
-	u := &user{account: a, name: in.Name, arn: a.arn("iam", "user", in.Path, in.Name)}
+	u := &user{
+		account: a, name: in.Name, arn: a.arn("iam", "user", in.Path, in.Name), path: in.Path,
+		groups: in.Groups, allow: in.Allow, deny: in.Deny, mfaFor: in.RequiresMFA,
+	}
+	if u.path == "" {
+		u.path = "/"
+	}
+	for _, action := range slices.Concat(in.Allow, in.Deny, in.RequiresMFA) {
+		if !strings.HasPrefix(action, "iam:") {
+			return fmt.Errorf("%q is not an action of IAM, such as iam:ListAccessKeys or iam:*", action)
+		}
+	}
+	for _, g := range in.Groups {
+		if err := checkName(g, ""); err != nil {
+			return fmt.Errorf("group %q: %w", g, err)
+		}
+	}
 	u.id = uniqueID("AIDA", u.arn)
 	if s.users[u.arn] != nil {
 		return errors.New("declared twice")
@@ -272,6 +303,7 @@ func (s *Sandbox) indexUser(in User, a *account) error {
 			return fmt.Errorf("mfa %q: declared twice", d.Serial)
 		}
 		s.codes[d.Serial] = &device{owner: u, seed: seed}
+		u.devices = append(u.devices, d.Serial)
 	}
 	return nil
 }
@@ -294,7 +326,7 @@ func (s *Sandbox) indexKeys(keys []Key, a *account, u *user) error {
 		case s.keys[k.ID] != nil:
 			return fmt.Errorf("key %q: declared twice", k.ID)
 		}
-		s.keys[k.ID] = &accessKey{account: a, user: u, secret: k.Secret, status: k.Status}
+		s.keys[k.ID] = &accessKey{id: k.ID, account: a, user: u, secret: k.Secret, status: k.Status, created: epoch}
 	}
 	return nil
 }

@@ -48,6 +48,10 @@ func TestConfigErrors(t *testing.T) {
 		want string
 		edit func(*Config)
 	}{
+		{"new_key is of + and -", func(c *Config) { c.NewKey = "x" }},
+		{"new_key_delay is not negative", func(c *Config) { c.NewKeyDelay = -1 }},
+		{`user "alice": "s3:*" is not an action of IAM`, func(c *Config) { c.Accounts[0].Users[0].RequiresMFA = []string{"s3:*"} }},
+		{`group "a b": not a name`, func(c *Config) { c.Accounts[0].Users[0].Groups = []string{"a b"} }},
 		{`region "mars"`, func(c *Config) { c.Region = "mars" }},
 		{"12 digits", func(c *Config) { c.Accounts[0].ID = "1" }},
 		{`account "111122223333": declared twice`, func(c *Config) { c.Accounts[1].ID = "111122223333" }},

@@ -28,13 +28,38 @@ func (a *account) root() string { return "arn:" + a.partition + ":iam::" + a.id 
 type user struct {
 	account       *account
 	name, arn, id string
+	path          string
+	groups        []string
+	devices       []string // serial numbers
+
+	allow, deny, mfaFor []string // actions; see [User]
 }
 
+// An accessKey's fields below status are guarded by Sandbox.mu, it included.
 type accessKey struct {
+	id      string
 	account *account
 	user    *user // nil for the account's root user
 	secret  string
-	status  KeyStatus // guarded by Sandbox.mu
+	created time.Time
+
+	status          KeyStatus
+	knownFrom       time.Time // by all of AWS
+	news            string    // what is left of [Config.NewKey]
+	used            time.Time // zero means never
+	usedFor, usedIn string    // service and region of the last use
+}
+
+// known reports whether a use of k meets a part of AWS that knows it.
+func (k *accessKey) known(now time.Time) bool {
+	if k.news != "" {
+		first := k.news[0]
+		k.news = k.news[1:]
+		if first == '-' {
+			return false
+		}
+	}
+	return !now.Before(k.knownFrom)
 }
 
 type role struct {

@@ -38,7 +38,7 @@ func incomplete(format string, args ...any) *apiError {
 
 // authenticate returns who signed the request. It notes the access key id in c
 // as soon as it is known to have the form of one.
-func (s *Sandbox) authenticate(r *http.Request, body []byte, service string, c *Call) (*principal, *apiError) {
+func (s *Sandbox) authenticate(r *http.Request, body []byte, svc *service, c *Call) (*principal, *apiError) {
 	auth, err := parseAuthorization(r.Header)
 	if err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func (s *Sandbox) authenticate(r *http.Request, body []byte, service string, c *
 	if err != nil {
 		return nil, err
 	}
-	if err := s.checkScope(auth, service, stamp); err != nil {
+	if err := s.checkScope(auth, svc, stamp); err != nil {
 		return nil, err
 	}
 	if err := checkSkew(at, stamp, c.Time); err != nil {
@@ -57,7 +57,7 @@ func (s *Sandbox) authenticate(r *http.Request, body []byte, service string, c *
 	if err := auth.checkSigned(r.Header); err != nil {
 		return nil, err
 	}
-	caller, secret, err := s.credentials(auth.keyID, r.Header.Values("X-Amz-Security-Token"), c.Time)
+	caller, secret, err := s.credentials(auth, r.Header.Values("X-Amz-Security-Token"), c.Time)
 	if err != nil {
 		return nil, err
 	}
@@ -160,16 +160,20 @@ func signingTime(h http.Header) (at time.Time, stamp string, _ *apiError) {
 	return at, at.UTC().Format(basicFormat), nil
 }
 
-func (s *Sandbox) checkScope(a authorization, service, stamp string) *apiError {
+func (s *Sandbox) checkScope(a authorization, svc *service, stamp string) *apiError {
 	var wrong string
 	if a.term != terminator {
 		wrong += fmt.Sprintf("Credential should be scoped with a valid terminator: '%s', not '%s'. ", terminator, printable(a.term))
 	}
-	if !regionName.MatchString(a.region) || s.config.Region != "" && a.region != s.config.Region {
+	only := s.config.Region
+	if svc.region != "" {
+		only = svc.region
+	}
+	if !regionName.MatchString(a.region) || only != "" && a.region != only {
 		wrong += fmt.Sprintf("Credential should be scoped to a valid region, not '%s'. ", printable(a.region))
 	}
-	if a.service != service {
-		wrong += fmt.Sprintf("Credential should be scoped to correct service: '%s'. ", service)
+	if a.service != svc.name {
+		wrong += fmt.Sprintf("Credential should be scoped to correct service: '%s'. ", svc.name)
 	}
 	if day := stamp[:8]; a.date != day {
 		wrong += fmt.Sprintf("Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '%s' != '%s', from '%s'. ",
@@ -210,7 +214,8 @@ func (a authorization) checkSigned(h http.Header) *apiError {
 
 // credentials finds the key that a request names: a long-term one, or a
 // session's where the request carries a token.
-func (s *Sandbox) credentials(keyID string, tokens []string, now time.Time) (*principal, string, *apiError) {
+func (s *Sandbox) credentials(a authorization, tokens []string, now time.Time) (*principal, string, *apiError) {
+	keyID := a.keyID
 	if len(tokens) > 1 {
 		return nil, "", invalidToken("more than one session token")
 	}
@@ -227,6 +232,11 @@ func (s *Sandbox) credentials(keyID string, tokens []string, now time.Time) (*pr
 		return nil, "", invalidToken("there is no such key")
 	case k.status != Active:
 		return nil, "", invalidToken("the key is " + string(k.status))
+	case !k.known(now):
+		return nil, "", invalidToken("the key is too new to be known here")
+	}
+	k.used, k.usedFor, k.usedIn = now, a.service, a.region
+	switch {
 	case k.user == nil:
 		return rootPrincipal(k.account), k.secret, nil
 	}

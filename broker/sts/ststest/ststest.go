@@ -8,14 +8,19 @@
 //	srv.Faults().Add(ststest.Fault{Action: "AssumeRole", Kind: ststest.Throttle, Count: 2})
 //
 // It speaks the query protocol (form in, XML out) of the Security Token
-// Service, version 2011-06-15: AssumeRole, GetSessionToken and
-// GetCallerIdentity. Every request is judged as AWS judges it:
+// Service, version 2011-06-15 (AssumeRole, GetSessionToken and
+// GetCallerIdentity), and of Identity and Access Management, version
+// 2010-05-08, what users do with their own keys: CreateAccessKey,
+// UpdateAccessKey, DeleteAccessKey, ListAccessKeys, GetAccessKeyLastUsed,
+// GetUser, ListGroupsForUser and ListMFADevices. Every request is judged as
+// AWS judges it:
 //
 //   - Signature Version 4 is verified here from the specification, not with
 //     AWS's SDK: the body's hash, the signed headers, the credential scope, and
 //     a clock within five minutes
 //     (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv.html);
-//   - keys may be active, inactive or deleted; session tokens are sealed, bound
+//   - keys may be active, inactive or deleted, and a new one is not known at
+//     once where [Config.NewKey] says so; session tokens are sealed, bound
 //     to their access key, and expire;
 //   - a role is assumed only as its trust policy says: principal, external id,
 //     MFA and its age, session tags, source identity;
@@ -26,8 +31,9 @@
 // The Sandbox keeps nothing on disk. Sessions outlive its restart, because their
 // tokens carry all; that a code was used does not.
 //
-// What it does not have: policies attached to users and roles. A user may call
-// everything, and trust policies alone decide. Session policies are checked for
+// What it does not have: policies attached to users and roles. Of STS a user
+// may call everything, and trust policies alone decide; of IAM what [User]
+// lists. Keys that were made are gone with the Sandbox. Session policies are checked for
 // syntax and size and then forgotten.
 //
 // Answers are as terse as AWS's. Why a call was refused in truth ("the key is
@@ -82,6 +88,7 @@ func New(config Config) (*Sandbox, error) {
 	}
 	s.sealer = newSealer(config)
 	s.addService(s.sts())
+	s.addService(s.iam())
 	s.admin = s.adminHandler()
 	return s, nil
 }
@@ -91,6 +98,7 @@ type service struct {
 	name      string // in the credential scope
 	version   string // the parameter Version
 	namespace string // of the XML answers
+	region    string // the only one to sign for; "" for any
 	actions   map[string]action
 }
 
@@ -171,7 +179,7 @@ func (s *Sandbox) route(p params) (*service, action, *apiError) {
 }
 
 func (s *Sandbox) serve(svc *service, act action, c *Call, r *http.Request, body []byte, p params) (any, *apiError) {
-	caller, err := s.authenticate(r, body, svc.name, c)
+	caller, err := s.authenticate(r, body, svc, c)
 	if err != nil {
 		return nil, err
 	}
