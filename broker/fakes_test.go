@@ -173,6 +173,7 @@ type fakeKeys struct {
 	keys  map[string]broker.Key
 	err   error
 	lists int
+	lose  func(broker.Key) broker.Key // what becomes of a key that is put; nil changes nothing
 	read  []broker.Secret // every secret that was handed to the broker
 }
 
@@ -207,6 +208,9 @@ func (f *fakeKeys) PutKey(_ context.Context, k broker.Key) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err == nil {
+		if f.lose != nil {
+			k = f.lose(k)
+		}
 		f.keys[k.Name] = k
 	}
 	return f.err

@@ -173,7 +173,25 @@ func (b *Broker) addKey(ctx context.Context, caller Caller, k NewKey) (KeyInfo, 
 	if err := b.cfg.Keys.PutKey(ctx, key); err != nil {
 		return KeyInfo{}, fmt.Errorf("store key %q: %w", k.Name, err)
 	}
+	if err := b.readBack(ctx, key); err != nil {
+		return KeyInfo{}, err
+	}
 	return key.KeyInfo, nil
+}
+
+// readBack makes sure that the keychain gives back what it was given: whoever
+// stores a key deletes it elsewhere next.
+func (b *Broker) readBack(ctx context.Context, key Key) error {
+	back, err := b.cfg.Keys.Key(ctx, key.Name)
+	if err != nil {
+		return fmt.Errorf("key %q was stored and cannot be read back: %w", key.Name, err)
+	}
+	defer back.SecretAccessKey.Clear()
+	if back.AccessKeyID != key.AccessKeyID || !back.SecretAccessKey.Equal(key.SecretAccessKey) {
+		return Errorf(CodeKeychainDenied, "key %q was stored, and the keychain gives back something else", key.Name).
+			WithHint("keep the key where it is, and look at the keychain")
+	}
+	return nil
 }
 
 // changeKeys waits for its turn to change the stored keys.

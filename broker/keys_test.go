@@ -97,6 +97,27 @@ func TestAddKeyRefusals(t *testing.T) {
 }
 
 // The log may tell of more than was done, never of less.
+// Whoever stores a key deletes it elsewhere next: a keychain that lost it, or
+// some of it, must not go unnoticed.
+func TestAddKeyReadsBack(t *testing.T) {
+	for name, lose := range map[string]func(broker.Key) broker.Key{
+		"cut": func(k broker.Key) broker.Key {
+			k.SecretAccessKey = broker.NewSecret(k.SecretAccessKey.Reveal()[:8])
+			return k
+		},
+		"another": func(k broker.Key) broker.Key { k.AccessKeyID = "AKIAALICE00000000001"; return k },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.sts.id.ARN = "arn:aws:iam::111122223333:user/bob"
+			w.keys.lose = lose
+			_, err := w.AddKey(t.Context(), cli, newKey("bob"))
+			wantCode(t, err, broker.CodeKeychainDenied)
+			wantKinds(t, w, "key.added", "request.denied:keychain_denied")
+		})
+	}
+}
+
 func TestAddKeyIsRecordedBeforeItIsStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

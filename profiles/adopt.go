@@ -55,7 +55,7 @@ type Adoption struct {
 // is one that does not mean the same afterwards.
 func (e *Editor) Adopt(program string, names ...string) []Adoption {
 	return e.each(names, func(s *state, name string) ([]edit, *Chain, error) {
-		edits, chain, err := s.adopt(name, program)
+		edits, chain, err := s.adopt(name, program, e.leaving[name])
 		if err == nil && len(edits) > 0 && e.Accept != nil {
 			err = e.Accept(chain)
 		}
@@ -147,8 +147,9 @@ func (e *Editor) each(names []string, change func(*state, string) ([]edit, *Chai
 	return results
 }
 
-// adopt returns what makes a profile adopted, and what it means before.
-func (s *state) adopt(name, program string) ([]edit, *Chain, error) {
+// adopt returns what makes a profile adopted, and what it means before. Of one
+// whose plaintext keys are leaving, these do not stand in the way.
+func (s *state) adopt(name, program string, leaving bool) ([]edit, *Chain, error) {
 	p := s.profiles[name]
 	if p == nil {
 		_, err := s.resolve(name)
@@ -162,7 +163,7 @@ func (s *state) adopt(name, program string) ([]edit, *Chain, error) {
 		return refuse(here, "%s, so it cannot stand in a credential_process: give it another name", msg)
 	}
 	sec, n := s.sectionOf(name)
-	if sec == nil {
+	if sec == nil && !leaving {
 		if at, ok := plaintext(p); ok {
 			return refuse(at, "the profile has plaintext keys: move them with \"gatepass keys import\"")
 		}
@@ -190,6 +191,9 @@ func (s *state) adopt(name, program string) ([]edit, *Chain, error) {
 		}
 		switch set.key {
 		case "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_security_token":
+			if leaving {
+				continue
+			}
 			return refuse(set, "SDKs would use the plaintext keys of this profile instead: move them with \"gatepass keys import\", or remove them")
 		case "sso_session", "sso_start_url", "sso_account_id", "sso_role_name", "sso_region":
 			return refuse(set, "SDKs would sign in through IAM Identity Center instead, for which gatepass has no session: leave this profile as it is")
@@ -253,7 +257,10 @@ func (s *state) adopt(name, program string) ([]edit, *Chain, error) {
 		return nil, nil, err
 	}
 
-	br, indent := s.ending(sec), s.indent(sec)
+	br, indent := s.ending(sec), ""
+	if sec != nil {
+		indent = s.indent(sec)
+	}
 	command, msg := commandLine(program, name)
 	if msg != "" {
 		return refuse(here, "%s", msg)
@@ -290,6 +297,17 @@ func (s *state) adopt(name, program string) ([]edit, *Chain, error) {
 		source, _ := inside.get("gatepass_source_profile")
 		text += indent + "gatepass_source_profile = " + source.value + br
 		keys++
+	}
+	if sec == nil {
+		header := "[default]"
+		if name != "default" {
+			header = "[profile " + name + "]"
+		}
+		text = header + br + text
+		if len(s.data) > 0 {
+			text = br + text
+		}
+		return append(edits, edit{start: len(s.data), end: len(s.data), text: text}), chain, nil
 	}
 	_, _, next := s.line(sec.start)
 	return append(edits, edit{section: sec, start: next, end: next, text: text, keys: keys}), chain, nil

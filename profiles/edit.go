@@ -18,7 +18,8 @@ type Editor struct {
 
 	files       Files
 	config      document
-	credentials []byte // as read; may hold secrets
+	credentials document
+	leaving     map[string]bool // profiles whose plaintext keys are on their way out
 	changes     []Change
 }
 
@@ -27,6 +28,19 @@ type document struct {
 	path string
 	old  []byte // as read; nil for a file that does not exist
 	data []byte // with the changes
+}
+
+// save writes what was changed.
+func (d *document) save() error {
+	if bytes.Equal(d.old, d.data) {
+		return nil
+	}
+	if err := replaceFile(d.path, d.old, d.data); err != nil {
+		return err
+	}
+	clear(d.old)
+	d.old = bytes.Clone(d.data)
+	return nil
 }
 
 // A Change is a run of lines of the config file that was replaced.
@@ -48,7 +62,11 @@ func OpenEditor(files Files) (*Editor, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Editor{files: files, config: document{path: files.Config, old: config, data: config}, credentials: credentials}
+	e := &Editor{
+		files: files, leaving: map[string]bool{},
+		config:      document{path: files.Config, old: config, data: bytes.Clone(config)},
+		credentials: document{path: files.Credentials, old: credentials, data: bytes.Clone(credentials)},
+	}
 	if _, err := e.read(); err != nil {
 		return nil, err
 	}
@@ -57,9 +75,10 @@ func OpenEditor(files Files) (*Editor, error) {
 
 // Close forgets what the files hold.
 func (e *Editor) Close() {
-	clear(e.credentials)
-	clear(e.config.old)
-	clear(e.config.data)
+	for _, d := range []*document{&e.config, &e.credentials} {
+		clear(d.old)
+		clear(d.data)
+	}
 }
 
 // Names returns the profiles of the config file, in its order.
@@ -82,16 +101,17 @@ func (e *Editor) Names() []string {
 // Changes returns what Save would write, in the order it was asked for.
 func (e *Editor) Changes() []Change { return e.changes }
 
-// Save writes what was changed. It fails, and leaves the file as it is, when
+// Save writes what was changed, the config file first: what a profile needs is
+// there before what it had is gone. It fails, and leaves a file as it is, when
 // that was changed by somebody else since it was read.
 func (e *Editor) Save() error {
-	if bytes.Equal(e.config.old, e.config.data) {
-		return nil
-	}
-	if err := replaceFile(e.config.path, e.config.old, e.config.data); err != nil {
+	if err := e.config.save(); err != nil {
 		return err
 	}
-	e.config.old, e.changes = e.config.data, nil
+	if err := e.credentials.save(); err != nil {
+		return err
+	}
+	e.changes = nil
 	return nil
 }
 
@@ -106,7 +126,7 @@ type state struct {
 func (e *Editor) read() (*state, error) { return e.readAs(e.config.data) }
 
 func (e *Editor) readAs(config []byte) (*state, error) {
-	set, err := newProfileSet(e.files, config, e.credentials, keep)
+	set, err := newProfileSet(e.files, config, e.credentials.data, keep)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +145,7 @@ func (e *Editor) readAs(config []byte) (*state, error) {
 
 // An edit replaces the lines data[start:end], whole lines, by text.
 type edit struct {
-	section    *section
+	section    *section // nil for one that is made
 	start, end int
 	text       string
 	keys       int // how many more keys the section has after it
@@ -152,6 +172,9 @@ func profileOf(sec *section) (name string, ok bool) {
 
 // entryOf returns the entry of a section that has the key.
 func (s *state) entryOf(sec *section, key string) *entry {
+	if sec == nil {
+		return nil
+	}
 	for i := sec.first; i < sec.last; i++ {
 		if s.syntax.entries[i].key == key {
 			return &s.syntax.entries[i]
@@ -168,8 +191,10 @@ func (s *state) line(off int) (text, ending string, next int) {
 
 // ending returns the line break that the file uses at a section's header.
 func (s *state) ending(sec *section) string {
-	if _, br, _ := s.line(sec.start); br != "" {
-		return br
+	if sec != nil {
+		if _, br, _ := s.line(sec.start); br != "" {
+			return br
+		}
 	}
 	if _, br, _ := s.line(0); br != "" {
 		return br
@@ -227,17 +252,28 @@ func breakBefore(b []byte) int {
 // misread says which section of after is not what the edits were meant to
 // make of it, "" if all are.
 func misread(before, after *state, edits []edit) string {
-	more := map[*section]int{}
+	changed := map[int]int{}
+	made := 0
 	for _, e := range edits {
-		more[e.section] += e.keys
+		if e.section == nil {
+			made++
+			continue
+		}
+		changed[e.section.start] += e.keys
 	}
+	return misreadBy(before, after, changed, made)
+}
+
+// misreadBy is misread for sections, by their start, that should have so many
+// keys more, and so many sections that were made.
+func misreadBy(before, after *state, changed map[int]int, made int) string {
 	for i := range before.syntax.sections {
 		old := &before.syntax.sections[i]
 		if i == len(after.syntax.sections) {
 			return old.name
 		}
 		now := &after.syntax.sections[i]
-		keys, touched := more[old]
+		keys, touched := changed[old.start]
 		if now.name != old.name || now.last-now.first != old.last-old.first+keys {
 			return old.name
 		}
@@ -248,8 +284,8 @@ func misread(before, after *state, edits []edit) string {
 			}
 		}
 	}
-	if len(after.syntax.sections) != len(before.syntax.sections) {
-		return after.syntax.sections[len(before.syntax.sections)].name
+	if n := len(before.syntax.sections); len(after.syntax.sections) != n+made {
+		return after.syntax.sections[min(n, len(after.syntax.sections)-1)].name
 	}
 	return ""
 }
@@ -264,7 +300,10 @@ func (e *Editor) commit(before, after *state, edits []edit) {
 		return out
 	}
 	for _, ed := range edits {
-		header, _, _ := before.line(ed.section.start)
+		header := "a new section"
+		if ed.section != nil {
+			header, _, _ = before.line(ed.section.start)
+		}
 		e.changes = append(e.changes, Change{
 			Section: strings.TrimFunc(header, isSpace),
 			Old:     lines(string(before.data[ed.start:ed.end])),

@@ -20,6 +20,7 @@ usage: gatepass keys COMMAND
 
   add NAME        store a key, once AWS has confirmed it
   list            show the stored keys, without their secrets
+  import          move plaintext keys out of your AWS files
   remove NAME     remove a key from the keychain
 
 See "gatepass keys COMMAND --help" for each of them.
@@ -53,6 +54,7 @@ func keysCommand(c *client) *cli.Command {
 		UsageText: keysHelp,
 		Subcommands: []*cli.Command{
 			keysAddCommand(c),
+			keysImportCommand(c),
 			{
 				Name:      "list",
 				UsageText: keysListHelp,

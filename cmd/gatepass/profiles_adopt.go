@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -172,17 +170,7 @@ func accept(chain *profiles.Chain, stored []broker.KeyInfo) error {
 // finish saves what was changed, or shows it, and tells what came of it.
 func (c *client) finish(ctx *cli.Context, e *profiles.Editor, results []profiles.Adoption, done string) error {
 	if ctx.Bool("dry-run") {
-		var out bytes.Buffer
-		for _, change := range e.Changes() {
-			fmt.Fprintf(&out, "@@ %s\n", printable(change.Section))
-			for _, line := range change.Old {
-				fmt.Fprintf(&out, "-%s\n", printable(line))
-			}
-			for _, line := range change.New {
-				fmt.Fprintf(&out, "+%s\n", printable(line))
-			}
-		}
-		if err := c.write(out.Bytes()); err != nil {
+		if err := c.write(changesText(e.Changes())); err != nil {
 			return err
 		}
 	} else if err := e.Save(); err != nil {
