@@ -108,12 +108,14 @@ func TestAddKeyReadsBack(t *testing.T) {
 		"another": func(k broker.Key) broker.Key { k.AccessKeyID = "AKIAALICE00000000001"; return k },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			w.sts.id.ARN = "arn:aws:iam::111122223333:user/bob"
-			w.keys.lose = lose
-			_, err := w.AddKey(t.Context(), cli, newKey("bob"))
-			wantCode(t, err, broker.CodeKeychainDenied)
-			wantKinds(t, w, "key.added", "request.denied:keychain_denied")
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.sts.id.ARN = "arn:aws:iam::111122223333:user/bob"
+				w.keys.lose = lose
+				_, err := w.AddKey(t.Context(), cli, newKey("bob"))
+				wantCode(t, err, broker.CodeKeychainDenied)
+				wantKinds(t, w, "key.added", "request.denied:keychain_denied")
+			})
 		})
 	}
 }
