@@ -2,7 +2,9 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"iter"
+	"slices"
 	"time"
 
 	"gatepass/profiles"
@@ -77,6 +79,42 @@ type STSSession struct {
 	Credentials Credentials
 	ARN         string // of the assumed role; "" from GetSessionToken
 	RequestID   string // of the STS call, as CloudTrail records it
+}
+
+// An IAM calls AWS's Identity and Access Management about the access keys of
+// one IAM user, named by ARN. Errors are those of an [STS], with an
+// [*AWSRefusal] in their chain where AWS refused.
+type IAM interface {
+	// AccessKeys lists the user's keys, inactive ones included.
+	AccessKeys(ctx context.Context, creds Credentials, userARN string) ([]AccessKey, error)
+	// CreateAccessKey makes a key. It is sent once: after an error that is no
+	// refusal there may be a key whose secret nobody has.
+	CreateAccessKey(ctx context.Context, creds Credentials, userARN string) (Credentials, error)
+	SetAccessKeyStatus(ctx context.Context, creds Credentials, userARN, accessKeyID string, active bool) error
+	DeleteAccessKey(ctx context.Context, creds Credentials, userARN, accessKeyID string) error
+	// AccessKeyUsed tells when a key was last used, the zero time for never.
+	AccessKeyUsed(ctx context.Context, creds Credentials, userARN, accessKeyID string) (time.Time, error)
+}
+
+// An AccessKey is what IAM tells of one.
+type AccessKey struct {
+	ID      string
+	Active  bool
+	Created time.Time
+}
+
+// An AWSRefusal is in the chain of an error with which AWS answered.
+type AWSRefusal struct {
+	Code string // AWS's own, such as "LimitExceeded"
+	Text string // the whole message
+}
+
+func (e *AWSRefusal) Error() string { return e.Text }
+
+// refusedWith reports whether err is AWS's refusal with one of the codes.
+func refusedWith(err error, codes ...string) bool {
+	refusal, ok := errors.AsType[*AWSRefusal](err)
+	return ok && slices.Contains(codes, refusal.Code)
 }
 
 // A Log is the audit log. Append returns once the entry is written or, when

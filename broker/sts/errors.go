@@ -31,7 +31,12 @@ type failure struct {
 func (c *Client) explain(caller, ctx context.Context, k *call, x *exchange, err error) failure {
 	switch {
 	case x.code != "":
-		return c.refusal(k, x, k.hide(x, x.code, 64), k.hide(x, x.message, maxText))
+		code := k.hide(x, x.code, 64)
+		f := c.refusal(k, x, code, k.hide(x, x.message, maxText))
+		hint := f.err.Hint
+		f.err = broker.Errorf(f.err.Code, "%w", &broker.AWSRefusal{Code: code, Text: f.err.Message})
+		f.err.Hint = hint
+		return f
 	case caller.Err() != nil:
 		return failure{err: broker.Errorf(broker.CodeAWSUnreachable, "%s: given up before %s answered: %w%s", k.doing, x.peer(), caller.Err(), x.via())}
 	case ctx.Err() != nil:
@@ -47,7 +52,7 @@ func (c *Client) explain(caller, ctx context.Context, k *call, x *exchange, err 
 		return failure{err: k.fail(x, broker.CodeAWSUnreachable, "%s answered %s, and not as AWS does", x.peer(), statusText(x.status)).
 			WithHint("%s", k.stranger())}
 	default:
-		return failure{err: k.nonsense(x, errors.New("it is not STS's XML, or cut short"))}
+		return failure{err: k.nonsense(x, errors.New("it is not "+k.service()+"'s XML, or cut short"))}
 	}
 }
 
@@ -64,9 +69,17 @@ func (k *call) fail(x *exchange, code broker.Code, format string, args ...any) *
 // stranger is the hint for an answer that is not AWS's.
 func (k *call) stranger() string {
 	if k.endpoint != "" {
-		return "is the configured endpoint_url one of STS?"
+		return "is the configured endpoint_url one of " + k.service() + "?"
 	}
 	return "a proxy or a network's sign-in page may have answered in place of AWS"
+}
+
+// service names the service that k is a call of.
+func (k *call) service() string {
+	if k.iam {
+		return "IAM"
+	}
+	return "STS"
 }
 
 // peer names who was asked.
@@ -199,6 +212,9 @@ func (k *call) deniedHint(text string) string {
 	case strings.Contains(text, "with session credentials"):
 		return "GetSessionToken needs a long-term key"
 	case in == nil:
+		if k.iam {
+			return "the permissions of the key's user do not allow iam:" + k.op + ", or only with MFA"
+		}
 		return "the permissions of the key's user do not allow " + "sts:" + k.op
 	case strings.Contains(text, "sts:TagSession") && len(in.Tags) == 0:
 		return "the role's trust policy must allow sts:TagSession, for the tags that a role before it passes on: or leave them out of gatepass_transitive_tags there"

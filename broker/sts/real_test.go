@@ -316,7 +316,7 @@ func TestMoto(t *testing.T) {
 	iam("Action=CreateUser&UserName=alice")
 	made := iam("Action=CreateAccessKey&UserName=alice")
 	iam(`Action=PutUserPolicy&UserName=alice&PolicyName=p&PolicyDocument=` +
-		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:*","Resource":"*"}]}`)
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["sts:*","iam:*"],"Resource":"*"}]}`)
 	iam(`Action=CreateRole&RoleName=Deploy&AssumeRolePolicyDocument=` +
 		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:AssumeRole","Principal":{"AWS":"arn:aws:iam::123456789012:user/alice"}}]}`)
 	iam(`Action=CreateRole&RoleName=Other&AssumeRolePolicyDocument=` +
@@ -348,4 +348,27 @@ func TestMoto(t *testing.T) {
 	role.RoleARN = "arn:aws:iam::123456789012:role/Other"
 	_, err = c.AssumeRole(ctx, alice, role, at)
 	wantError(t, err, broker.CodeAWSDenied, "AccessDenied", "trust policy does not name")
+
+	// Its two keys, the limit, and the end of one.
+	const user = "arn:aws:iam::123456789012:user/alice"
+	made2, err := c.CreateAccessKey(ctx, alice, user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, err := c.CallerIdentity(ctx, made2, at); err != nil || id.ARN != user {
+		t.Errorf("the new key is of %+v, %v", id, err)
+	}
+	_, err = c.CreateAccessKey(ctx, alice, user)
+	wantError(t, err, broker.CodeAWSDenied, "LimitExceeded")
+	if err := c.SetAccessKeyStatus(ctx, made2, user, alice.AccessKeyID, false); err != nil {
+		t.Error(err)
+	}
+	if keys, err := c.AccessKeys(ctx, made2, user); err != nil || len(keys) != 2 || keys[0].Active == keys[1].Active {
+		t.Errorf("keys %+v, %v", keys, err)
+	}
+	if err := c.DeleteAccessKey(ctx, made2, user, alice.AccessKeyID); err != nil {
+		t.Error(err)
+	}
+	_, err = c.CallerIdentity(ctx, alice, at)
+	wantError(t, err, broker.CodeAWSDenied, "InvalidClientTokenId")
 }

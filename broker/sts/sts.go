@@ -1,6 +1,7 @@
 // Package sts calls AWS's Security Token Service for the daemon: which
 // identity some credentials have, a session of a long-term key, a session of
-// a role. [Client] implements [broker.STS].
+// a role; and of Identity and Access Management what it takes to replace a
+// key. [Client] implements [broker.STS] and [broker.IAM].
 //
 // A client goes where its [Config] and the call's [broker.Target] say and
 // nowhere else. It is built from explicit options, never from the SDK's
@@ -33,6 +34,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	awsiam "github.com/aws/aws-sdk-go-v2/service/iam"
 	awssts "github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/aws-sdk-go-v2/service/sts/types"
 
@@ -44,6 +46,7 @@ import (
 type Config struct {
 	EndpointURL    string        // of every AWS service; https, or http to this machine
 	EndpointURLSTS string        // of STS alone; goes before EndpointURL
+	EndpointURLIAM string        // of IAM alone; goes before EndpointURL
 	CABundle       string        // PEM file of authorities, trusted instead of the system's
 	Proxy          string        // http:// or https://, with user and password if need be; "" for none
 	NoProxy        string        // hosts, domains and networks asked directly, as in NO_PROXY
@@ -67,16 +70,18 @@ const (
 	maxSkew = 24 * time.Hour
 )
 
-// A Client calls STS. It is safe for concurrent use.
+// A Client calls STS and IAM. It is safe for concurrent use.
 type Client struct {
-	api       *awssts.Client
-	transport *transport
-	endpoint  string // of the configuration; "" for AWS's own
-	timeout   time.Duration
-	now       func() time.Time
-	backoff   func(attempt int) time.Duration
-	log       *slog.Logger
-	skew      atomic.Int64 // AWS's time less ours, in ns, when that is beyond skewThreshold; else 0
+	api         *awssts.Client
+	iam         *awsiam.Client
+	transport   *transport
+	endpoint    string // of STS in the configuration; "" for AWS's own
+	iamEndpoint string
+	timeout     time.Duration
+	now         func() time.Time
+	backoff     func(attempt int) time.Duration
+	log         *slog.Logger
+	skew        atomic.Int64 // AWS's time less ours, in ns, when that is beyond skewThreshold; else 0
 }
 
 var _ broker.STS = (*Client)(nil)
@@ -94,9 +99,13 @@ func New(cfg Config) (*Client, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	c := &Client{timeout: cfg.Timeout, now: cfg.Now, backoff: backoff, log: cfg.Logger}
-	for _, e := range []struct{ key, url string }{
-		{"endpoint_url", cfg.EndpointURL},
-		{"endpoint_url_sts", cfg.EndpointURLSTS},
+	for _, e := range []struct {
+		key, url string
+		of       []*string
+	}{
+		{"endpoint_url", cfg.EndpointURL, []*string{&c.endpoint, &c.iamEndpoint}},
+		{"endpoint_url_sts", cfg.EndpointURLSTS, []*string{&c.endpoint}},
+		{"endpoint_url_iam", cfg.EndpointURLIAM, []*string{&c.iamEndpoint}},
 	} {
 		if e.url == "" {
 			continue
@@ -104,7 +113,9 @@ func New(cfg Config) (*Client, error) {
 		if err := checkEndpoint(e.url); err != nil {
 			return nil, badConfig(e.key, err)
 		}
-		c.endpoint = e.url
+		for _, endpoint := range e.of {
+			*endpoint = e.url
+		}
 	}
 	var err error
 	if c.transport, err = newTransport(cfg); err != nil {
@@ -117,6 +128,10 @@ func New(cfg Config) (*Client, error) {
 		// is the signer's, so that one wrong clock is learnt only once.
 		Retryer:                    aws.NopRetryer{},
 		DisableClockSkewCorrection: true,
+	})
+	c.iam = awsiam.New(awsiam.Options{
+		HTTPClient: c.transport, HTTPSignerV4: signer{cfg.Now},
+		Retryer: aws.NopRetryer{}, DisableClockSkewCorrection: true,
 	})
 	return c, nil
 }
@@ -239,6 +254,8 @@ type call struct {
 	creds  broker.Credentials
 	serial string
 	code   broker.Secret           // single-use: sent once
+	once   bool                    // sent once for another reason
+	iam    bool                    // a call of IAM, not of STS
 	role   *broker.AssumeRoleInput // nil unless a role is assumed
 	place
 }
@@ -262,15 +279,19 @@ func (c *Client) prepare(k *call, at broker.Target, partition string) error {
 func do[In, Out any](ctx context.Context, c *Client, k *call,
 	op func(context.Context, *In, ...func(*awssts.Options)) (*Out, error), in *In,
 ) (*Out, *exchange, error) {
-	caller := ctx
-	ctx, cancel := context.WithTimeout(caller, c.timeout)
-	defer cancel()
 	options := func(o *awssts.Options) {
 		o.Region = k.region
 		o.BaseEndpoint = optional(k.endpoint)
 		o.Credentials = aws.CredentialsProviderFunc(k.reveal)
 	}
-	once := !k.code.IsZero()
+	return attempt(ctx, c, k, func(ctx context.Context) (*Out, error) { return op(ctx, in, options) })
+}
+
+// attempt is do for a call of any service.
+func attempt[Out any](caller context.Context, c *Client, k *call, op func(context.Context) (*Out, error)) (*Out, *exchange, error) {
+	ctx, cancel := context.WithTimeout(caller, c.timeout)
+	defer cancel()
+	once := k.once || !k.code.IsZero()
 	if once {
 		// A connection that AWS closed while it was idle fails on first use,
 		// with the code perhaps on its way. A new one does not.
@@ -279,7 +300,7 @@ func do[In, Out any](ctx context.Context, c *Client, k *call,
 	start := c.now()
 	for attempt := 1; ; attempt++ {
 		x := &exchange{skew: time.Duration(c.skew.Load())}
-		out, err := op(context.WithValue(ctx, exchangeKey{}, x), in, options)
+		out, err := op(context.WithValue(ctx, exchangeKey{}, x))
 		if err == nil {
 			c.learn(x)
 			c.log.Debug("aws call", "op", k.op, "host", x.host, "attempts", attempt, "took", c.now().Sub(start))

@@ -43,6 +43,7 @@ type config struct {
 type awsConfig struct {
 	EndpointURL    string `toml:"endpoint_url"`     // all services
 	EndpointURLSTS string `toml:"endpoint_url_sts"` // wins over endpoint_url
+	EndpointURLIAM string `toml:"endpoint_url_iam"` // wins over endpoint_url
 	CABundle       string `toml:"ca_bundle"`        // PEM; replaces the system's roots
 	Proxy          string `toml:"proxy"`            // http:// or https://
 	NoProxy        string `toml:"no_proxy"`         // hosts, domains and CIDRs, separated by commas
@@ -81,6 +82,7 @@ func (c *config) check() (key string, err error) {
 	for key, value := range map[string]string{
 		"aws.endpoint_url":     c.AWS.EndpointURL,
 		"aws.endpoint_url_sts": c.AWS.EndpointURLSTS,
+		"aws.endpoint_url_iam": c.AWS.EndpointURLIAM,
 		"aws.proxy":            c.AWS.Proxy,
 	} {
 		u, err := url.Parse(value)

@@ -145,7 +145,7 @@ func newKeyStore(cfg config, paths broker.Paths, log *slog.Logger) (*keystore.St
 // place in the file.
 func newSTS(cfg config, log *slog.Logger) (*sts.Client, error) {
 	client, err := sts.New(sts.Config{
-		EndpointURL: cfg.AWS.EndpointURL, EndpointURLSTS: cfg.AWS.EndpointURLSTS, CABundle: cfg.AWS.CABundle,
+		EndpointURL: cfg.AWS.EndpointURL, EndpointURLSTS: cfg.AWS.EndpointURLSTS, EndpointURLIAM: cfg.AWS.EndpointURLIAM, CABundle: cfg.AWS.CABundle,
 		Proxy: cfg.AWS.Proxy, NoProxy: cfg.AWS.NoProxy,
 		Version: broker.Version(), Logger: log,
 	})
