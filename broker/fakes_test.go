@@ -174,7 +174,7 @@ type fakeKeys struct {
 	err   error
 	lists int
 	lose  func(broker.Key) broker.Key // what becomes of a key that is put; nil changes nothing
-	read  []broker.Secret // every secret that was handed to the broker
+	read  []broker.Secret             // every secret that was handed to the broker
 }
 
 func (f *fakeKeys) Keys(context.Context) ([]broker.KeyInfo, error) {
