@@ -19,11 +19,13 @@ import (
 	"gatepass/profiles"
 )
 
-// Config is what a [Broker] works with. Every field but Trusted and MFA is
-// required.
+// Config is what a [Broker] works with. Every field but IAM, Notes, Trusted and
+// MFA is required.
 type Config struct {
 	Keys     KeyStore
 	STS      STS
+	IAM      IAM      // nil: keys cannot be rotated
+	Notes    Notebook // nil: what is noted of keys lasts as long as the Broker
 	Log      Log
 	Profiles Resolver
 	Clock    Clock
@@ -52,6 +54,7 @@ type Broker struct {
 	index   *keyIndex
 	mints   *flight[minted]
 	bases   *flight[*base]
+	proofs  *flight[*base] // of rotations, which wait for one of bases
 	prompts *prompts
 
 	mu           sync.Mutex
@@ -61,6 +64,7 @@ type Broker struct {
 	closed       bool
 
 	keyChanges chan struct{}
+	notes      *keyNotes
 
 	refusal atomic.Pointer[Refusal]
 }
@@ -73,6 +77,7 @@ func New(cfg Config) *Broker {
 		index:    newKeyIndex(cfg.Keys),
 		mints:    newFlight[minted](),
 		bases:    newFlight[*base](),
+		proofs:   newFlight[*base](),
 		prompts:  newPrompts(cfg.Clock),
 		sessions: make(map[string]*session),
 		removals: make(map[string]int),
@@ -80,6 +85,7 @@ func New(cfg Config) *Broker {
 		baseSessions: make(map[string]*base),
 
 		keyChanges: make(chan struct{}, 1),
+		notes:      newKeyNotes(cfg.Notes),
 	}
 }
 

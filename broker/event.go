@@ -13,6 +13,8 @@ const (
 	EventLogRecovered      EventKind = "log.recovered"
 	EventLogLinked         EventKind = "log.linked" // a new key signs from here on; written by the log alone
 	EventKeyAdded          EventKind = "key.added"
+	EventKeyRotating       EventKind = "key.rotating" // on disk before IAM is asked to change a key, or a key is replaced
+	EventKeyRotated        EventKind = "key.rotated"
 	EventKeyRemoved        EventKind = "key.removed"
 	EventMFAVerified       EventKind = "mfa.verified"      // a code gave a session that chains start from
 	EventSessionRequested  EventKind = "session.requested" // on disk before STS is called

@@ -205,12 +205,20 @@ func (b *Broker) changeKeys(ctx context.Context) (release func(), err error) {
 }
 
 // Keys lists the stored keys by name.
-func (b *Broker) Keys(ctx context.Context, _ Caller) ([]KeyInfo, error) {
+func (b *Broker) Keys(ctx context.Context, _ Caller) ([]KeyState, error) {
 	list, err := b.index.list(ctx)
 	if err != nil {
 		return nil, AsError(fmt.Errorf("list keys: %w", err))
 	}
-	return list, nil
+	notes, err := b.notes.all()
+	if err != nil { // a listing without them says more than none
+		b.cfg.Logger.Warn("what is noted of keys cannot be read", "err", err)
+	}
+	states := make([]KeyState, len(list))
+	for i, info := range list {
+		states[i] = KeyState{KeyInfo: info, KeyNote: notes[info.Name]}
+	}
+	return states, nil
 }
 
 // RemoveKey removes a key. Its sessions are served no more, at once.
@@ -239,6 +247,7 @@ func (b *Broker) RemoveKey(ctx context.Context, caller Caller, name string) erro
 	if err := b.cfg.Keys.RemoveKey(ctx, name); err != nil {
 		return b.refuse(ctx, caller, q, "", fmt.Errorf("remove key %q: %w", name, err))
 	}
+	b.forgetRotation(context.WithoutCancel(ctx), name)
 	return nil
 }
 

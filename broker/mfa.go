@@ -211,6 +211,7 @@ func (b *Broker) keyFor(ctx context.Context, q *query) (Key, error) {
 		b.index.forget()
 		return Key{}, errKeyChanged
 	}
+	b.noteUse(key.Name)
 	return key, nil
 }
 

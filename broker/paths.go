@@ -11,6 +11,7 @@ type Paths struct {
 	StateDir   string // 0700; holds the daemon's log and AuditDir
 	AuditDir   string // 0700; the audit log, and the lock that names the live socket
 	DaemonLog  string // gatepassd.log
+	KeyNotes   string // what is noted of keys beside the keychain
 	AuditKey   string // the pinned public key that audit verify trusts
 }
 
@@ -42,6 +43,7 @@ func PathsFor(getenv func(string) string, home string) Paths {
 		StateDir:   state,
 		AuditDir:   filepath.Join(state, "audit"),
 		DaemonLog:  filepath.Join(state, "gatepassd.log"),
+		KeyNotes:   filepath.Join(state, "keys.json"),
 		AuditKey:   filepath.Join(config, "gatepass", "audit.pub"),
 	}
 }

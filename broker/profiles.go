@@ -100,7 +100,7 @@ func (b *Broker) ShowProfile(ctx context.Context, files profiles.Files, name str
 	out := ProfileDetail{
 		ProfileInfo: info, User: q.key.UserARN, MFASerial: q.serial, Serve: chain.Serve, Keychain: seen.state,
 		DurationSeconds: int(q.duration / time.Second),
-		Notes:           append(b.notes(q), chain.Notes...),
+		Notes:           append(b.remarks(q), chain.Notes...),
 	}
 	for _, h := range chain.Hops {
 		hop := ProfileHop{
@@ -170,8 +170,8 @@ func (b *Broker) describe(r profiles.Resolution, seen storedKeys) (*query, Profi
 	return q, info
 }
 
-// notes say what somebody who looks at q's profile may not expect.
-func (b *Broker) notes(q *query) []string {
+// remarks say what somebody who looks at q's profile may not expect.
+func (b *Broker) remarks(q *query) []string {
 	var (
 		notes []string
 		hops  = q.chain.Hops

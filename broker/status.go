@@ -13,7 +13,11 @@ const probeTimeout = 2 * time.Second
 // Start records that the daemon serves. Nothing may be served if it fails.
 func (b *Broker) Start(ctx context.Context) error {
 	self := b.self()
-	return b.cfg.Log.Append(ctx, Event{Kind: EventDaemonStarted, Outcome: OutcomeOK, Caller: &self}, true)
+	if err := b.cfg.Log.Append(ctx, Event{Kind: EventDaemonStarted, Outcome: OutcomeOK, Caller: &self}, true); err != nil {
+		return err
+	}
+	b.awaitKept()
+	return nil
 }
 
 // Close waits for the calls under way, ends every session and records that
@@ -22,10 +26,14 @@ func (b *Broker) Close(ctx context.Context, reason string) error {
 	b.EndQuestions()
 	b.mints.wait(ctx)
 	b.bases.wait(ctx)
+	b.proofs.wait(ctx)
 	b.index.loads.wait(ctx)
 	b.mu.Lock()
 	b.closed = true
 	b.mu.Unlock()
+	if release, err := b.changeKeys(ctx); err == nil { // a rotation's step under way
+		release()
+	}
 	b.drop("daemon stopped", func(*session) bool { return true })
 	self := b.self()
 	return b.cfg.Log.Append(ctx, Event{Kind: EventDaemonStopped, Outcome: OutcomeOK, Caller: &self, Reason: reason}, true)

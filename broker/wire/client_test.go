@@ -164,7 +164,7 @@ func TestClientSends(t *testing.T) {
 func TestClientReadsLongAnswers(t *testing.T) {
 	keys := KeysResponse{}
 	for i := range 20000 {
-		keys.Keys = append(keys.Keys, broker.KeyInfo{Name: fmt.Sprint("key", i)})
+		keys.Keys = append(keys.Keys, broker.KeyState{KeyInfo: broker.KeyInfo{Name: fmt.Sprint("key", i)}})
 	}
 	b, err := json.Marshal(keys)
 	if err != nil {

@@ -53,6 +53,7 @@ const (
 	PathWhoAmI      = "/v1/whoami"         // POST CredentialsRequest → broker.Identity
 	PathStatus      = "/v1/status"         // GET → broker.Status
 	PathKeys        = "/v1/keys"           // GET → KeysResponse; POST AddKeyRequest → broker.KeyInfo
+	PathKeysRotate  = "/v1/keys/rotate"    // POST RotateKeyRequest → broker.Rotated
 	PathKeysRemove  = "/v1/keys/remove"    // POST RemoveKeyRequest → {}
 	PathProfiles    = "/v1/profiles"       // POST ProfilesRequest → broker.ProfileList
 	PathProfileShow = "/v1/profiles/show"  // POST ProfilesRequest → broker.ProfileDetail
@@ -131,7 +132,21 @@ type AddKeyRequest struct {
 
 // KeysResponse lists the stored keys.
 type KeysResponse struct {
-	Keys []broker.KeyInfo `json:"keys"`
+	Keys []broker.KeyState `json:"keys"`
+}
+
+// RotateKeyRequest replaces a stored key by a new one of its user, or goes on
+// with a rotation that was interrupted.
+type RotateKeyRequest struct {
+	Name            string `json:"name"`
+	KeepSeconds     int    `json:"keep_seconds,omitempty"` // how long the old key stays as it is
+	Finish          bool   `json:"finish,omitempty"`       // end an old key that is kept
+	Region          string `json:"region,omitempty"`
+	ConfigFile      string `json:"config_file,omitempty"`      // as in a CredentialsRequest
+	CredentialsFile string `json:"credentials_file,omitempty"` // as in a CredentialsRequest
+	MFASerial       string `json:"mfa_serial,omitempty"`
+	MFACode         string `json:"mfa_code,omitempty"`
+	Ask             *Ask   `json:"ask,omitempty"`
 }
 
 // RemoveKeyRequest removes a stored key.

@@ -71,7 +71,7 @@ func keysCommand(c *client) *cli.Command {
 	}
 }
 
-func (c *client) storedKeys(ctx context.Context) ([]broker.KeyInfo, error) {
+func (c *client) storedKeys(ctx context.Context) ([]broker.KeyState, error) {
 	var list wire.KeysResponse
 	err := c.ask(ctx, func(d *wire.Client) error { return d.Call(ctx, "GET", wire.PathKeys, nil, &list) })
 	return list.Keys, err
@@ -86,7 +86,7 @@ func (c *client) keysList(ctx *cli.Context) error {
 		return err
 	}
 	if ctx.Bool("json") {
-		return c.writeJSON(wire.KeysResponse{Keys: append([]broker.KeyInfo{}, keys...)})
+		return c.writeJSON(wire.KeysResponse{Keys: append([]broker.KeyState{}, keys...)})
 	}
 	if len(keys) == 0 {
 		say(c.stderr, "no keys are stored\nstore one: gatepass keys add NAME")
@@ -116,7 +116,7 @@ func (c *client) keysRemove(ctx *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		at := slices.IndexFunc(keys, func(k broker.KeyInfo) bool { return k.Name == name })
+		at := slices.IndexFunc(keys, func(k broker.KeyState) bool { return k.Name == name })
 		if at < 0 {
 			return unknownKey(name, keys)
 		}
@@ -133,7 +133,7 @@ func (c *client) keysRemove(ctx *cli.Context) error {
 	})
 }
 
-func unknownKey(name string, keys []broker.KeyInfo) error {
+func unknownKey(name string, keys []broker.KeyState) error {
 	var names []string
 	for _, k := range keys {
 		names = append(names, k.Name)

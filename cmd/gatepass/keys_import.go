@@ -178,12 +178,12 @@ func (m *importing) preview(found []profiles.Plaintext) error {
 }
 
 // store puts a key into the keychain, unless it is there.
-func (m *importing) store(name, id string, secret broker.Secret, stored []broker.KeyInfo) error {
+func (m *importing) store(name, id string, secret broker.Secret, stored []broker.KeyState) error {
 	key := broker.NewKey{Name: name, AccessKeyID: id, SecretAccessKey: secret, Region: m.region}
 	if err := key.Check(); err != nil {
 		return err
 	}
-	if at := slices.IndexFunc(stored, func(k broker.KeyInfo) bool { return k.Name == name }); at >= 0 {
+	if at := slices.IndexFunc(stored, func(k broker.KeyState) bool { return k.Name == name }); at >= 0 {
 		if stored[at].AccessKeyID == id {
 			return nil
 		}
@@ -209,7 +209,7 @@ func (m *importing) store(name, id string, secret broker.Secret, stored []broker
 
 // environment stores the key that the environment holds, which only the user
 // can take out of there.
-func (m *importing) environment(id string, secret broker.Secret, stored []broker.KeyInfo, found []profiles.Plaintext) {
+func (m *importing) environment(id string, secret broker.Secret, stored []broker.KeyState, found []profiles.Plaintext) {
 	name := envKey
 	for _, k := range stored {
 		if k.AccessKeyID == id {

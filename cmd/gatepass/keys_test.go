@@ -21,9 +21,13 @@ const (
 func (h *home) serveKeys(stored ...broker.KeyInfo) (added func() []wire.AddKeyRequest, removed func() []string) {
 	var adds []wire.AddKeyRequest
 	var removals []string
+	var list []broker.KeyState
+	for _, k := range stored {
+		list = append(list, broker.KeyState{KeyInfo: k})
+	}
 	h.serve(map[string]func([]byte) (int, map[string]string, string){
 		"GET " + wire.PathKeys: func([]byte) (int, map[string]string, string) {
-			return 200, nil, jsonOf(h.t, wire.KeysResponse{Keys: stored})
+			return 200, nil, jsonOf(h.t, wire.KeysResponse{Keys: list})
 		},
 		"POST " + wire.PathKeys: func(body []byte) (int, map[string]string, string) {
 			var r wire.AddKeyRequest

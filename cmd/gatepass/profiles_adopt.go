@@ -159,8 +159,8 @@ func (c *client) program() (string, error) {
 }
 
 // accept says why a profile would not work if it were adopted.
-func accept(chain *profiles.Chain, stored []broker.KeyInfo) error {
-	if slices.ContainsFunc(stored, func(k broker.KeyInfo) bool { return k.Name == chain.Key }) {
+func accept(chain *profiles.Chain, stored []broker.KeyState) error {
+	if slices.ContainsFunc(stored, func(k broker.KeyState) bool { return k.Name == chain.Key }) {
 		return nil
 	}
 	return broker.Errorf(broker.CodeNotFound, "profile %q starts with the key %q, which is not stored", chain.Profile, chain.Key).

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -43,7 +44,8 @@ type Broker interface {
 	Credentials(context.Context, broker.Caller, broker.Request) (broker.Grant, error)
 	WhoAmI(context.Context, broker.Caller, broker.Request) (broker.Identity, error)
 	AddKey(context.Context, broker.Caller, broker.NewKey) (broker.KeyInfo, error)
-	Keys(context.Context, broker.Caller) ([]broker.KeyInfo, error)
+	Keys(context.Context, broker.Caller) ([]broker.KeyState, error)
+	RotateKey(context.Context, broker.Caller, broker.RotateRequest) (broker.Rotated, error)
 	RemoveKey(ctx context.Context, caller broker.Caller, name string) error
 	Status(context.Context) (broker.Status, error)
 	ListProfiles(context.Context, profiles.Files) (broker.ProfileList, error)
@@ -137,6 +139,7 @@ var routes = map[string]map[string]func(*Server, *request) (any, error){
 	wire.PathWhoAmI:      {"POST": (*Server).whoAmI},
 	wire.PathStatus:      {"GET": (*Server).status},
 	wire.PathKeys:        {"GET": (*Server).keys, "POST": (*Server).addKey},
+	wire.PathKeysRotate:  {"POST": (*Server).rotateKey},
 	wire.PathKeysRemove:  {"POST": (*Server).removeKey},
 	wire.PathProfiles:    {"POST": (*Server).listProfiles},
 	wire.PathProfileShow: {"POST": (*Server).showProfile},
@@ -192,7 +195,7 @@ func (s *Server) keys(r *request) (any, error) {
 	r.caller.Via = "keys"
 	keys, err := s.cfg.Broker.Keys(r.ctx, r.caller)
 	if keys == nil {
-		keys = []broker.KeyInfo{}
+		keys = []broker.KeyState{}
 	}
 	return wire.KeysResponse{Keys: keys}, err
 }
@@ -213,6 +216,33 @@ func (s *Server) addKey(r *request) (any, error) {
 		Region:          in.Region,
 		NoVerify:        in.NoVerify,
 		AllowRoot:       in.AllowRoot,
+	})
+}
+
+func (s *Server) rotateKey(r *request) (any, error) {
+	var in wire.RotateKeyRequest
+	if err := decode(r.body, &in); err != nil {
+		return nil, err
+	}
+	if err := checkRegion(in.Region); err != nil {
+		return nil, err
+	}
+	if err := checkFiles(in.ConfigFile, in.CredentialsFile); err != nil {
+		return nil, err
+	}
+	if in.KeepSeconds < 0 || in.KeepSeconds > math.MaxInt32 {
+		return nil, broker.Errorf(broker.CodeUsage, "keep_seconds is %d", in.KeepSeconds)
+	}
+	how, err := reachable(in.Ask)
+	if err != nil {
+		return nil, err
+	}
+	how.TTY = r.caller.TTY
+	r.caller.Via = "keys"
+	return s.cfg.Broker.RotateKey(r.ctx, r.caller, broker.RotateRequest{
+		Name: in.Name, Keep: time.Duration(in.KeepSeconds) * time.Second, Finish: in.Finish, Region: in.Region,
+		Files:  profiles.Files{Config: in.ConfigFile, Credentials: in.CredentialsFile},
+		Serial: in.MFASerial, Reachable: how, Code: broker.NewSecret(in.MFACode),
 	})
 }
 

@@ -58,9 +58,14 @@ func (f *fakeBroker) AddKey(_ context.Context, c broker.Caller, k broker.NewKey)
 	return broker.KeyInfo{Name: k.Name, AccessKeyID: k.AccessKeyID}, nil
 }
 
-func (f *fakeBroker) Keys(_ context.Context, c broker.Caller) ([]broker.KeyInfo, error) {
+func (f *fakeBroker) Keys(_ context.Context, c broker.Caller) ([]broker.KeyState, error) {
 	f.note(c, "keys")
 	return nil, nil
+}
+
+func (f *fakeBroker) RotateKey(_ context.Context, c broker.Caller, r broker.RotateRequest) (broker.Rotated, error) {
+	f.note(c, r)
+	return broker.Rotated{KeyInfo: broker.KeyInfo{Name: r.Name}, Old: "AKIAOLD0000000000001"}, nil
 }
 
 func (f *fakeBroker) RemoveKey(_ context.Context, c broker.Caller, name string) error {
