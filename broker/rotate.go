@@ -147,6 +147,13 @@ func (r *rotation) run(ctx context.Context, arrived time.Time) (Rotated, error) 
 			WithHint("to end the old key now: gatepass keys rotate %s --finish", r.req.Name)
 	default:
 		r.note = *rot
+		if r.req.Keep > 0 {
+			if rot.Step == StepRetire {
+				return Rotated{}, Errorf(CodeUsage, "the old key %s cannot be kept any more: it is being ended", rot.Old).
+					WithHint("without --keep-old it goes on: gatepass keys rotate %s", r.req.Name)
+			}
+			r.note.Keep = r.req.Keep // on disk with the next step
+		}
 		if rot.Step == StepCreate {
 			err = r.recoverCreate(ctx)
 		}
@@ -574,6 +581,7 @@ func callIAM[V any](ctx context.Context, r *rotation, f func(Credentials) (V, er
 			return v, AsError(err).WithHint("the user's policy must allow iam:ListAccessKeys, CreateAccessKey, UpdateAccessKey, DeleteAccessKey and GetAccessKeyLastUsed on the user itself; if it wants MFA: gatepass keys rotate %s --mfa-serial ARN", r.req.Name)
 		}
 		r.proof = proof
+		r.patience = r.cfg.Clock.Boot() + provePatient // whatever time a person took
 	}
 	return f(r.proof.creds)
 }

@@ -16,6 +16,7 @@ package wire
 
 import (
 	"strconv"
+	"time"
 
 	"gatepass/broker"
 )
@@ -61,6 +62,11 @@ const (
 	PathPromptReply = "/v1/prompts/answer" // POST PromptReplyRequest → {}
 	PathStop        = "/v1/daemon/stop"    // POST {} → StopResponse, then the daemon drains and exits
 )
+
+// RotatePatience is how long the daemon has for an answer to PathKeysRotate:
+// a dialog for an MFA code may stand for 3 minutes, and a new key takes up to
+// 2 to spread through AWS.
+const RotatePatience = 8 * time.Minute
 
 // Headers of an answer to PathCredentials, beside the document.
 const (

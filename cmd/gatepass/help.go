@@ -27,6 +27,7 @@ const rootHelp = `usage: gatepass COMMAND [ARGUMENTS] [FLAGS]
 
   keys add NAME              store an IAM user's access key in the OS keychain
   keys list                  show the stored keys
+  keys rotate NAME           replace a key by a new one of the same user
   keys remove NAME           remove a key from the keychain
 
   profiles list              show your profiles, and which of them have a key

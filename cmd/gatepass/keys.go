@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"slices"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
@@ -21,17 +18,10 @@ usage: gatepass keys COMMAND
   add NAME        store a key, once AWS has confirmed it
   list            show the stored keys, without their secrets
   import          move plaintext keys out of your AWS files
+  rotate NAME     replace a key by a new one, step by step
   remove NAME     remove a key from the keychain
 
 See "gatepass keys COMMAND --help" for each of them.
-
-example:
-  gatepass keys list
-`
-
-const keysListHelp = `gatepass keys list shows the stored keys. It never shows a secret.
-
-usage: gatepass keys list [--json]
 
 example:
   gatepass keys list
@@ -55,12 +45,8 @@ func keysCommand(c *client) *cli.Command {
 		Subcommands: []*cli.Command{
 			keysAddCommand(c),
 			keysImportCommand(c),
-			{
-				Name:      "list",
-				UsageText: keysListHelp,
-				Flags:     []cli.Flag{&cli.BoolFlag{Name: "json"}},
-				Action:    c.keysList,
-			},
+			keysRotateCommand(c),
+			keysListCommand(c),
 			{
 				Name:      "remove",
 				UsageText: keysRemoveHelp,
@@ -77,35 +63,6 @@ func (c *client) storedKeys(ctx context.Context) ([]broker.KeyState, error) {
 	return list.Keys, err
 }
 
-func (c *client) keysList(ctx *cli.Context) error {
-	if err := noArguments(ctx); err != nil {
-		return err
-	}
-	keys, err := c.storedKeys(ctx.Context)
-	if err != nil {
-		return err
-	}
-	if ctx.Bool("json") {
-		return c.writeJSON(wire.KeysResponse{Keys: append([]broker.KeyState{}, keys...)})
-	}
-	if len(keys) == 0 {
-		say(c.stderr, "no keys are stored\nstore one: gatepass keys add NAME")
-		return nil
-	}
-	var out bytes.Buffer
-	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tACCESS KEY ID\tADDED\tUSER")
-	for _, k := range keys {
-		user := printable(k.UserARN)
-		if user == "" {
-			user = "(not verified)"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", printable(k.Name), printable(k.AccessKeyID), k.Added.Local().Format("2006-01-02"), user)
-	}
-	w.Flush()
-	return c.write(out.Bytes())
-}
-
 func (c *client) keysRemove(ctx *cli.Context) error {
 	name, err := oneArgument(ctx, "the name of a key")
 	if err != nil {
@@ -119,6 +76,15 @@ func (c *client) keysRemove(ctx *cli.Context) error {
 		at := slices.IndexFunc(keys, func(k broker.KeyState) bool { return k.Name == name })
 		if at < 0 {
 			return unknownKey(name, keys)
+		}
+		if rot := keys[at].Rotation; rot != nil && rot.Step != broker.StepCreate && rot.Step != broker.StepProve {
+			say(c.stderr, "its old key, "+rot.Old+", stays at AWS as it is")
+		} else if rot != nil {
+			left := "the new key, if AWS has made one,"
+			if rot.New != "" {
+				left = "the new key, " + rot.New + ","
+			}
+			say(c.stderr, "a rotation of it is unfinished: "+left+" stays at AWS")
 		}
 		answer, err := c.prompt("remove the key "+name+" ("+keys[at].AccessKeyID+") from the keychain? [y/N] ", shown)
 		if err != nil {

@@ -303,7 +303,7 @@ func TestUsageErrors(t *testing.T) {
 	h.env["GATEPASS_AUTOSTART"] = "0"
 	for _, line := range []string{
 		"nonsense", "keys", "keys nonsense", "keys add", "keys add a b", "keys add work --stdin --env",
-		"keys list extra", "keys remove", "keys remove a b", "credential-process", "credential-process a b",
+		"keys list extra", "keys remove", "keys remove a b", "keys rotate", "keys rotate a b", "credential-process", "credential-process a b",
 		"credential-process --nonsense a", "credential-process a --region", "export", "export a b",
 		"export a --format nonsense", "export a --duration soon", "export a --min-left -5", "export --unset a",
 		"export --unset --format ini", "whoami", "whoami a b", "status extra", "status --json=maybe",

@@ -74,6 +74,12 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	caller.User = s.user
+	if r.URL.Path == wire.PathKeysRotate {
+		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(wire.RotatePatience)); err != nil {
+			s.fail(w, broker.Errorf(broker.CodeInternal, "take the time for a rotation: %w", err))
+			return
+		}
+	}
 	out, err := call(s, &request{ctx: r.Context(), caller: caller, body: body, header: w.Header()})
 	status = http.StatusOK
 	if ask := (*broker.AskError)(nil); errors.As(err, &ask) {

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"gatepass/broker"
+	"gatepass/broker/wire"
+)
+
+const keysListHelp = `gatepass keys list shows the stored keys: how old each is (since it was added,
+or last rotated), when it was rotated, when gatepass last used it, and whose it
+is (account/user). It never shows a secret. A key of more than 90 days is marked
+with "!"; "unfinished" stands where a rotation is.
+
+usage: gatepass keys list [--json]
+
+example:
+  gatepass keys list
+`
+
+// oldKey is the age from which a key is better replaced: the 90 days of the
+// CIS AWS Foundations Benchmark.
+const oldKey = 90 * 24 * time.Hour
+
+func keysListCommand(c *client) *cli.Command {
+	return &cli.Command{
+		Name:      "list",
+		UsageText: keysListHelp,
+		Flags:     []cli.Flag{&cli.BoolFlag{Name: "json"}},
+		Action:    c.keysList,
+	}
+}
+
+func (c *client) keysList(ctx *cli.Context) error {
+	if err := noArguments(ctx); err != nil {
+		return err
+	}
+	keys, err := c.storedKeys(ctx.Context)
+	if err != nil {
+		return err
+	}
+	if ctx.Bool("json") {
+		return c.writeJSON(wire.KeysResponse{Keys: append([]broker.KeyState{}, keys...)})
+	}
+	if len(keys) == 0 {
+		say(c.stderr, "no keys are stored\nstore one: gatepass keys add NAME")
+		return nil
+	}
+	table, advice := keysTable(keys, time.Now())
+	if err := c.write(table); err != nil {
+		return err
+	}
+	for _, line := range advice {
+		say(c.stderr, line)
+	}
+	return nil
+}
+
+// keysTable is keys for a person at a terminal of 80 columns, and what is to
+// be done about them.
+func keysTable(keys []broker.KeyState, now time.Time) (table []byte, advice []string) {
+	var out bytes.Buffer
+	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tACCESS KEY ID\tAGE\tROTATED\tLAST USED\tUSER")
+	for _, k := range keys {
+		days := int(max(0, now.Sub(keyBorn(k))) / (24 * time.Hour))
+		age, rotated := fmt.Sprintf("%d d", days), "never"
+		if !k.Rotated.IsZero() {
+			rotated = k.Rotated.Local().Format("2006-01-02")
+		}
+		again := "gatepass keys rotate " + k.Name
+		switch rot := k.Rotation; {
+		case rot != nil && rot.Step == broker.StepKept:
+			advice = append(advice, fmt.Sprintf("%s: the old key %s lives until %s\nto end it now: %s --finish",
+				k.Name, rot.Old, rot.Until.Local().Format("2 January 15:04"), again))
+		case rot != nil:
+			rotated = "unfinished"
+			advice = append(advice, fmt.Sprintf("%s: a rotation is unfinished since %s\nto go on: %s",
+				k.Name, rot.Started.Local().Format("2 January 15:04"), again))
+		case now.Sub(keyBorn(k)) > oldKey:
+			age += "!"
+			advice = append(advice, fmt.Sprintf("%s: the key is %d days old\nto replace it: %s", k.Name, days, again))
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", clip(printable(k.Name), 16), printable(k.AccessKeyID), age, rotated, lastUse(k.LastUsed, now), keyUser(k.UserARN))
+	}
+	w.Flush()
+	return out.Bytes(), advice
+}
+
+// keyBorn is since when a key is known to be.
+func keyBorn(k broker.KeyState) time.Time {
+	return slices.MaxFunc([]time.Time{k.Added, k.Rotated}, time.Time.Compare)
+}
+
+// lastUse is as exact as it is noted: to the hour.
+func lastUse(t, now time.Time) string {
+	switch ago := now.Sub(t); {
+	case t.IsZero():
+		return "never"
+	case ago < time.Hour:
+		return "this hour"
+	case ago < 24*time.Hour:
+		return fmt.Sprintf("%d h ago", ago/time.Hour)
+	default:
+		return fmt.Sprintf("%d d ago", ago/(24*time.Hour))
+	}
+}
+
+// keyUser is an IAM user's ARN in short: account/path/name.
+func keyUser(arn string) string {
+	if arn == "" {
+		return "(not verified)"
+	}
+	parts := strings.SplitN(arn, ":", 6)
+	if len(parts) != 6 {
+		return printable(arn)
+	}
+	return printable(parts[4] + "/" + strings.TrimPrefix(parts[5], "user/"))
+}
