@@ -380,9 +380,11 @@ func killDaemon(ts *testscript.TestScript, neg bool, args []string) {
 		return
 	}
 	for range time.Tick(5 * time.Millisecond) {
-		// A zombie that nobody reaps is gone as well.
+		// A zombie that nobody reaps is gone as well, once it has no thread
+		// besides: until then its socket answers.
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", status.Daemon.PID))
-		if err != nil || bytes.Contains(stat, []byte(") Z ")) {
+		threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", status.Daemon.PID))
+		if err != nil || bytes.Contains(stat, []byte(") Z ")) && len(threads) < 2 {
 			if runtime.GOOS == "linux" || syscall.Kill(status.Daemon.PID, 0) != nil {
 				return
 			}
