@@ -31,12 +31,17 @@ type realm struct {
 
 func newRealm(tb testing.TB) *realm {
 	tb.Helper()
+	return newRealmOf(tb, ststest.Example())
+}
+
+func newRealmOf(tb testing.TB, config ststest.Config) *realm {
+	tb.Helper()
 	home, err := os.MkdirTemp("", "gp")
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { os.RemoveAll(home) })
-	r := &realm{bin: buildPrograms(tb), home: home, aws: ststest.NewServer(tb, ststest.Example())}
+	r := &realm{bin: buildPrograms(tb), home: home, aws: ststest.NewServer(tb, config)}
 	r.env = []string{
 		"HOME=" + home, "XDG_RUNTIME_DIR=" + filepath.Join(home, "run"), "PATH=" + os.Getenv("PATH"),
 		"GATEPASS_FILE_PASSPHRASE=correct horse",
