@@ -15,9 +15,9 @@ import (
 )
 
 const keysListHelp = `gatepass keys list shows the stored keys: how old each is (since it was added,
-or last rotated), when it was rotated, when gatepass last used it, and whose it
-is (account/user). It never shows a secret. A key of more than 90 days is marked
-with "!"; "unfinished" stands where a rotation is.
+or last rotated), when it was rotated, how long ago gatepass last used it, and
+whose it is (user@account). It never shows a secret. A key of more than 90 days
+is marked with "!"; "unfinished" stands where a rotation is.
 
 usage: gatepass keys list [--json]
 
@@ -53,7 +53,8 @@ func (c *client) keysList(ctx *cli.Context) error {
 		say(c.stderr, "no keys are stored\nstore one: gatepass keys add NAME")
 		return nil
 	}
-	table, advice := keysTable(keys, time.Now())
+	width, _ := columns(c.stdout)
+	table, advice := keysTable(keys, time.Now(), width)
 	if err := c.write(table); err != nil {
 		return err
 	}
@@ -63,12 +64,12 @@ func (c *client) keysList(ctx *cli.Context) error {
 	return nil
 }
 
-// keysTable is keys for a person at a terminal of 80 columns, and what is to
-// be done about them.
-func keysTable(keys []broker.KeyState, now time.Time) (table []byte, advice []string) {
+// keysTable is keys for a person, whose terminal has width columns (0 for no
+// terminal), and what is to be done about them.
+func keysTable(keys []broker.KeyState, now time.Time, width int) (table []byte, advice []string) {
 	var out bytes.Buffer
 	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tACCESS KEY ID\tAGE\tROTATED\tLAST USED\tUSER")
+	fmt.Fprintln(w, "NAME\tACCESS KEY ID\tAGE\tROTATED\tUSED\tUSER")
 	for _, k := range keys {
 		days := int(max(0, now.Sub(keyBorn(k))) / (24 * time.Hour))
 		age, rotated := fmt.Sprintf("%d d", days), "never"
@@ -78,12 +79,12 @@ func keysTable(keys []broker.KeyState, now time.Time) (table []byte, advice []st
 		again := "gatepass keys rotate " + k.Name
 		switch rot := k.Rotation; {
 		case rot != nil && rot.Step == broker.StepKept:
-			advice = append(advice, fmt.Sprintf("%s: the old key %s lives until %s\nto end it now: %s --finish",
-				k.Name, rot.Old, rot.Until.Local().Format("2 January 15:04"), again))
+			advice = append(advice, fmt.Sprintf("%s: old key %s lives until %s\nto end it now: %s --finish",
+				k.Name, rot.Old, rot.Until.Local().Format("2 Jan 15:04"), again))
 		case rot != nil:
 			rotated = "unfinished"
 			advice = append(advice, fmt.Sprintf("%s: a rotation is unfinished since %s\nto go on: %s",
-				k.Name, rot.Started.Local().Format("2 January 15:04"), again))
+				k.Name, rot.Started.Local().Format("2 Jan 15:04"), again))
 		case now.Sub(keyBorn(k)) > oldKey:
 			age += "!"
 			advice = append(advice, fmt.Sprintf("%s: the key is %d days old\nto replace it: %s", k.Name, days, again))
@@ -91,7 +92,13 @@ func keysTable(keys []broker.KeyState, now time.Time) (table []byte, advice []st
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", clip(printable(k.Name), 16), printable(k.AccessKeyID), age, rotated, lastUse(k.LastUsed, now), keyUser(k.UserARN))
 	}
 	w.Flush()
-	return out.Bytes(), advice
+	if width == 0 {
+		return out.Bytes(), advice
+	}
+	for line := range strings.Lines(out.String()) {
+		table = append(append(table, clip(strings.TrimSuffix(line, "\n"), width)...), '\n')
+	}
+	return table, advice
 }
 
 // keyBorn is since when a key is known to be.
@@ -99,21 +106,21 @@ func keyBorn(k broker.KeyState) time.Time {
 	return slices.MaxFunc([]time.Time{k.Added, k.Rotated}, time.Time.Compare)
 }
 
-// lastUse is as exact as it is noted: to the hour.
+// lastUse is how long ago that was, as exact as it is noted: to the hour.
 func lastUse(t, now time.Time) string {
 	switch ago := now.Sub(t); {
 	case t.IsZero():
 		return "never"
 	case ago < time.Hour:
-		return "this hour"
+		return "<1 h"
 	case ago < 24*time.Hour:
-		return fmt.Sprintf("%d h ago", ago/time.Hour)
+		return fmt.Sprintf("%d h", ago/time.Hour)
 	default:
-		return fmt.Sprintf("%d d ago", ago/(24*time.Hour))
+		return fmt.Sprintf("%d d", ago/(24*time.Hour))
 	}
 }
 
-// keyUser is an IAM user's ARN in short: account/path/name.
+// keyUser is an IAM user's ARN in short: path/name@account.
 func keyUser(arn string) string {
 	if arn == "" {
 		return "(not verified)"
@@ -122,5 +129,5 @@ func keyUser(arn string) string {
 	if len(parts) != 6 {
 		return printable(arn)
 	}
-	return printable(parts[4] + "/" + strings.TrimPrefix(parts[5], "user/"))
+	return printable(strings.TrimPrefix(parts[5], "user/") + "@" + parts[4])
 }

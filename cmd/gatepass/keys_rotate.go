@@ -99,7 +99,7 @@ func (c *client) keysRotate(ctx *cli.Context) error {
 		if ctx.Bool("finish") {
 			say(c.stderr, "ending the old key; this takes some seconds")
 		} else {
-			say(c.stderr, "making a new key and waiting until all of AWS knows it; this takes some\nseconds, at most 2 min")
+			say(c.stderr, "making a new key and waiting until all of AWS knows it; this takes\nsome seconds, at most 2 min")
 		}
 	}
 	var done broker.Rotated
@@ -138,5 +138,5 @@ func rotatedLine(r broker.Rotated) string {
 	if !r.OldUntil.IsZero() {
 		old = "lives until " + r.OldUntil.Local().Format("2 January 15:04")
 	}
-	return fmt.Sprintf("the key %s is now %s; the old one, %s, %s", r.Name, r.AccessKeyID, r.Old, old)
+	return fmt.Sprintf("the key %s is now %s\nthe old one, %s, %s", r.Name, r.AccessKeyID, r.Old, old)
 }

@@ -122,11 +122,11 @@ func TestKeysRotateAsks(t *testing.T) {
 
 func TestRotatedLine(t *testing.T) {
 	r := broker.Rotated{KeyInfo: broker.KeyInfo{Name: "work", AccessKeyID: otherID}, Old: testID}
-	if got := rotatedLine(r); got != "the key work is now "+otherID+"; the old one, "+testID+", is deleted" {
+	if got := rotatedLine(r); got != "the key work is now "+otherID+"\nthe old one, "+testID+", is deleted" {
 		t.Error(got)
 	}
 	r.OldUntil = time.Date(2026, 11, 25, 9, 30, 0, 0, time.UTC)
-	if got := rotatedLine(r); got != "the key work is now "+otherID+"; the old one, "+testID+", lives until 25 November 09:30" {
+	if got := rotatedLine(r); got != "the key work is now "+otherID+"\nthe old one, "+testID+", lives until 25 November 09:30" {
 		t.Error(got)
 	}
 }
@@ -147,23 +147,36 @@ func TestKeysTable(t *testing.T) {
 		key("broken", ago(200*day), broker.KeyNote{Rotation: &broker.Rotation{Step: broker.StepProve, Started: ago(time.Hour), New: otherID}}),
 		key("kept", ago(time.Hour), broker.KeyNote{Rotated: ago(time.Hour), Rotation: &broker.Rotation{Step: broker.StepKept, Old: otherID, Until: now.Add(23 * time.Hour)}}),
 		key("future", now.Add(time.Hour), broker.KeyNote{LastUsed: now.Add(time.Hour)}),
-	}, now)
-	want := `NAME     ACCESS KEY ID         AGE    ROTATED     LAST USED  USER
-ninety   AKIAIOSFODNN7EXAMPLE  90 d   never       90 d ago   111122223333/team/alice
-old      AKIAIOSFODNN7EXAMPLE  90 d!  never       5 h ago    111122223333/team/alice
-rotated  AKIAIOSFODNN7EXAMPLE  3 d    2026-11-21  this hour  111122223333/team/alice
-broken   AKIAIOSFODNN7EXAMPLE  200 d  unfinished  never      111122223333/team/alice
-kept     AKIAIOSFODNN7EXAMPLE  0 d    2026-11-24  never      111122223333/team/alice
-future   AKIAIOSFODNN7EXAMPLE  0 d    never       this hour  111122223333/team/alice
+	}, now, 80)
+	want := `NAME     ACCESS KEY ID         AGE    ROTATED     USED   USER
+ninety   AKIAIOSFODNN7EXAMPLE  90 d   never       90 d   team/alice@111122223333
+old      AKIAIOSFODNN7EXAMPLE  90 d!  never       5 h    team/alice@111122223333
+rotated  AKIAIOSFODNN7EXAMPLE  3 d    2026-11-21  <1 h   team/alice@111122223333
+broken   AKIAIOSFODNN7EXAMPLE  200 d  unfinished  never  team/alice@111122223333
+kept     AKIAIOSFODNN7EXAMPLE  0 d    2026-11-24  never  team/alice@111122223333
+future   AKIAIOSFODNN7EXAMPLE  0 d    never       <1 h   team/alice@111122223333
 `
 	if string(table) != want {
 		t.Errorf("got\n%s\nwant\n%s", table, want)
 	}
+	for line := range strings.Lines(string(table)) {
+		if len(line) > 81 {
+			t.Errorf("%d columns: %s", len(line)-1, line)
+		}
+	}
+	long := key("a-name-of-sixteen", now, broker.KeyNote{})
+	long.UserARN = "arn:aws:iam::111122223333:user/somebody.with.a.name@example.com"
+	if narrow, _ := keysTable([]broker.KeyState{long}, now, 80); !strings.HasSuffix(string(narrow), "  somebody.with.a.na…\n") {
+		t.Errorf("at 80 columns: %s", narrow)
+	}
+	if wide, _ := keysTable([]broker.KeyState{long}, now, 0); !strings.HasSuffix(string(wide), "example.com@111122223333\n") {
+		t.Errorf("in a pipe: %s", wide)
+	}
 	wantAdvice := `old: the key is 90 days old
 to replace it: gatepass keys rotate old
-broken: a rotation is unfinished since 24 November 11:00
+broken: a rotation is unfinished since 24 Nov 11:00
 to go on: gatepass keys rotate broken
-kept: the old key AKIAI44QH8DHBEXAMPLE lives until 25 November 11:00
+kept: old key AKIAI44QH8DHBEXAMPLE lives until 25 Nov 11:00
 to end it now: gatepass keys rotate kept --finish`
 	if got := strings.Join(advice, "\n"); got != wantAdvice {
 		t.Errorf("got\n%s\nwant\n%s", got, wantAdvice)

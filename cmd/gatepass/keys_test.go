@@ -207,9 +207,9 @@ func TestKeysList(t *testing.T) {
 		broker.KeyInfo{Name: "home", AccessKeyID: "AKIAHOME", Added: time.Date(2025, 1, 2, 3, 4, 5, 0, time.UTC)},
 		broker.KeyInfo{Name: "work", AccessKeyID: testID, UserARN: "arn:aws:iam::111122223333:user/al\x1bice", Added: time.Now()},
 	)
-	want := `(?s)^NAME  ACCESS KEY ID         AGE +ROTATED  LAST USED  USER
-home  AKIAHOME              \d+ d!  never    never      \(not verified\)
-work  AKIAIOSFODNN7EXAMPLE  0 d +never    never      111122223333/al\\x1bice
+	want := `(?s)^NAME  ACCESS KEY ID         AGE +ROTATED  USED   USER
+home  AKIAHOME              \d+ d!  never    never  \(not verified\)
+work  AKIAIOSFODNN7EXAMPLE  0 d +never    never  al\\x1bice@111122223333
 $`
 	if r := h.run("keys", "list"); !regexp.MustCompile(want).MatchString(r.stdout) || r.code != 0 ||
 		!strings.Contains(r.stderr, "gatepass: to replace it: gatepass keys rotate home\n") || strings.Contains(r.stderr, "work") {

@@ -123,9 +123,9 @@ func TestRotateOnATerminal(t *testing.T) {
 	p := r.rotateOnTerminal(t, "--mfa-serial", ststest.AliceDevice)
 	p.expect("MFA code of " + ststest.AliceDevice + ": ")
 	p.enter(r.aws.Code("alice") + "\n")
-	p.expect("; the old one, " + old + ", is deleted")
+	p.expect("gatepass: the old one, " + old + ", is deleted")
 	p.exits(0)
-	if !strings.Contains(p.seen.String(), "gatepass: seconds, at most 2 min") {
+	if !strings.Contains(p.seen.String(), "gatepass: some seconds, at most 2 min") {
 		t.Errorf("seen %q", p.seen.String())
 	}
 }
