@@ -668,7 +668,8 @@ func (b *Broker) awaitKept() {
 		b.cfg.Logger.Warn("what is noted of keys cannot be read", "err", err)
 	}
 	for name, note := range notes {
-		if rot := note.Rotation; rot != nil && rot.Step == StepKept {
+		// One that was kept may have ended half.
+		if rot := note.Rotation; rot != nil && (rot.Step == StepKept || rot.Step == StepRetire && !rot.Until.IsZero()) {
 			b.await(name, rot.Until)
 		}
 	}

@@ -372,6 +372,16 @@ func TestSlowClients(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("waiting for a rotation", func(t *testing.T) {
+		h := serve(t, func(s *Server) { s.http.WriteTimeout = time.Nanosecond })
+		c := &wire.Client{Socket: h.socket}
+		if _, err := c.Status(t.Context()); err == nil {
+			t.Error("answered after the time to write")
+		}
+		if err := c.Call(t.Context(), "POST", wire.PathKeysRotate, wire.RotateKeyRequest{Name: "work"}, nil); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("hanging up", func(t *testing.T) {
 		h := serve(t, nil)
 		entered, left := make(chan struct{}), make(chan error, 1)
