@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // keyIndex knows which keys are stored, without their secrets, so that a
@@ -194,11 +195,21 @@ func (b *Broker) readBack(ctx context.Context, key Key) error {
 	return nil
 }
 
+// changePatience is less than a client's: a rotation under way may take longer
+// than either, and whoever waits for it is to be told so.
+const changePatience = time.Minute
+
 // changeKeys waits for its turn to change the stored keys.
 func (b *Broker) changeKeys(ctx context.Context) (release func(), err error) {
+	late := make(chan struct{})
+	stop := b.cfg.Clock.AfterFunc(changePatience, func() { close(late) })
+	defer stop()
 	select {
 	case b.keyChanges <- struct{}{}:
 		return func() { <-b.keyChanges }, nil
+	case <-late:
+		return nil, Errorf(CodeLocked, "the stored keys are being changed by another command, perhaps a rotation").
+			WithHint("wait until it is done, and try again")
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

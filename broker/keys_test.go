@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"gatepass/broker"
 )
@@ -223,6 +224,34 @@ func TestUnreadableKeychainIsNotAnEmptyOne(t *testing.T) {
 		wantCode(t, w.RemoveKey(t.Context(), cli, "alice"), broker.CodeKeychainTimeout)
 		if st, err := w.Status(t.Context()); err != nil || st.Keychain.State != "keychain_timeout" {
 			t.Errorf("status says %+v, %v", st.Keychain, err)
+		}
+	})
+}
+
+// Keys are changed one at a time, and who waits for a slow change is told so
+// before the client gives up.
+func TestKeyChangesWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.sts.id.ARN = userARN
+		w.sts.inCall(func(string) error { time.Sleep(90 * time.Second); return nil })
+		added := make(chan error, 1)
+		go func() {
+			_, err := w.AddKey(t.Context(), cli, newKey("bob"))
+			added <- err
+		}()
+		synctest.Wait()
+		began := time.Now()
+		err := w.RemoveKey(t.Context(), cli, "alice")
+		wantCode(t, err, broker.CodeLocked)
+		if took := time.Since(began); took != time.Minute {
+			t.Errorf("it took %s", took)
+		}
+		if err := w.RemoveKey(t.Context(), cli, "alice"); err != nil { // its turn comes after another 30 s
+			t.Error(err)
+		}
+		if err := <-added; err != nil {
+			t.Error(err)
 		}
 	})
 }
