@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -33,6 +34,13 @@ func onTerminal(t *testing.T, h *home, args ...string) *pty {
 // startOnTerminal starts cmd so, with env added to its environment.
 func startOnTerminal(t *testing.T, cmd *exec.Cmd, env ...string) *pty {
 	t.Helper()
+	// What nohup or a shell's & makes us ignore, cmd would inherit; what is
+	// caught here has its default there.
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
+	}
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		t.Skipf("there are no pseudo-terminals here: %v", err)
