@@ -55,7 +55,7 @@ const (
 	// syncBytes of unsynced lines are synced at once, and at maxPending
 	// writers wait for the disk, so that memory stays bounded.
 	syncBytes  = 512 << 10
-	maxPending = 2 << 20
+	maxPending = 1 << 20
 
 	checkpointInterval = 10 * time.Second
 	signerBackoff      = 10 * time.Minute // the longest pause between two calls of Signer

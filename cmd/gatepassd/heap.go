@@ -10,7 +10,7 @@ import (
 // usually does. With some 2 MiB alive the collector's own pace would be 100
 // times a second under load; the limit, not the pace, keeps the heap small.
 // The program's text, some 8 MiB, is resident beside it.
-const usualHeap = 14 << 20
+const usualHeap = 11 << 20
 
 // paceHeap keeps the heap small as long as little of it is alive. With a limit
 // below what is alive, as after reading a config of 10,000 profiles, the
