@@ -68,7 +68,7 @@ func (c *client) auditList(ctx *cli.Context) error {
 		return err
 	}
 	width, _ := columns(c.stdout)
-	t := &table{width: width, palette: c.palette()}
+	t := &table{width: width, palette: c.palette(), live: q.Follow}
 	out := bufio.NewWriterSize(c.stdout, 64<<10)
 	failed := func(err error) error {
 		return broker.Errorf(broker.CodeInternal, "write to standard output: %w", err)
@@ -82,6 +82,7 @@ func (c *client) auditList(ctx *cli.Context) error {
 			}
 		}
 		if err != nil {
+			out.Write(t.flush())
 			if line.Raw == nil { // of the log, not of a line: there is no more
 				out.Flush()
 				return err
@@ -98,7 +99,7 @@ func (c *client) auditList(ctx *cli.Context) error {
 			out.Write(line.Raw)
 			out.WriteByte('\n')
 		} else {
-			out.Write(t.row(entry))
+			out.Write(t.add(entry))
 		}
 		if q.Follow {
 			if err := out.Flush(); err != nil {
@@ -106,6 +107,7 @@ func (c *client) auditList(ctx *cli.Context) error {
 			}
 		}
 	}
+	out.Write(t.flush())
 	if err := out.Flush(); err != nil {
 		return failed(err)
 	}

@@ -17,23 +17,81 @@ import (
 type table struct {
 	width   int // 0 when it is no terminal
 	palette palette
+	live    bool   // rows are shown as they come, in columns of the usual width
 	day     string // the last heading
-	begun   bool
+
+	held             []audit.Entry // until the columns fit them
+	profile, program int           // widths of columns, 0 until they are known
 }
 
 const (
-	eventWidth   = 18 // "credentials.served"
-	profileWidth = 14
-	programWidth = 14
+	eventWidth  = 18 // "credentials.served"
+	usualWidth  = 14 // of a profile's name, and a program's
+	widestShown = 40 // of either
+	rowsToFit   = 100
 )
+
+// add takes an entry and returns what there is to show by now.
+func (t *table) add(e audit.Entry) []byte {
+	if t.profile > 0 {
+		return t.row(e)
+	}
+	t.held = append(t.held, e)
+	if !t.live && len(t.held) < rowsToFit {
+		return nil
+	}
+	return t.flush()
+}
+
+// flush returns what shows the entries that were held back.
+func (t *table) flush() []byte {
+	var b bytes.Buffer
+	if t.profile == 0 && len(t.held) > 0 {
+		t.profile, t.program = usualWidth, usualWidth
+		if !t.live {
+			t.fit()
+		}
+		b.WriteString(t.palette.bold(t.columns("TIME", "EVENT", "PROFILE", "PROGRAM", "WHAT")) + "\n")
+	}
+	for _, e := range t.held {
+		b.Write(t.row(e))
+	}
+	t.held = nil
+	return b.Bytes()
+}
+
+// fit makes the columns as wide as the entries that are held need. On a
+// terminal they leave room for "s-7f3k2m9qxd until 11:00".
+func (t *table) fit() {
+	t.profile, t.program = len("PROFILE"), len("PROGRAM")
+	for _, e := range t.held {
+		t.profile = max(t.profile, utf8.RuneCountInString(printable(e.Profile)))
+		t.program = max(t.program, utf8.RuneCountInString(printable(t.programOf(e))))
+	}
+	if t.width == 0 {
+		t.profile, t.program = min(t.profile, widestShown), min(t.program, widestShown)
+		return
+	}
+	t.profile = min(t.profile, max(12, t.width/6))
+	rest := t.width - len("15:04:05  ") - eventWidth - len("  ") - t.profile - len("  ")
+	t.program = min(t.program, max(10, rest-len("  s-7f3k2m9qxd until 11:00")))
+}
+
+// programOf is what stands for e's program. Of a path, the end tells more than
+// the beginning.
+func (t *table) programOf(e audit.Entry) string {
+	switch {
+	case e.Caller == nil:
+		return ""
+	case t.width > 0 && filepath.IsAbs(e.Caller.Program):
+		return filepath.Base(e.Caller.Program)
+	}
+	return e.Caller.Program
+}
 
 // row returns what shows e.
 func (t *table) row(e audit.Entry) []byte {
 	var b bytes.Buffer
-	if !t.begun {
-		t.begun = true
-		b.WriteString(t.palette.bold(t.columns("TIME", "EVENT", "PROFILE", "PROGRAM", "WHAT")) + "\n")
-	}
 	local := e.Time.Local()
 	at := local.Format("2006-01-02 15:04:05")
 	if t.width > 0 {
@@ -43,18 +101,11 @@ func (t *table) row(e audit.Entry) []byte {
 			b.WriteString(t.palette.dim(day) + "\n")
 		}
 	}
-	program := ""
-	if e.Caller != nil {
-		program = e.Caller.Program
-	}
-	if t.width > 0 && filepath.IsAbs(program) { // of a path, the end tells more than the beginning
-		program = filepath.Base(program)
-	}
 	what, detail := whatHappened(e)
 	if t.width == 0 && detail != "" {
 		what, detail = what+": "+detail, ""
 	}
-	line := t.columns(at, string(e.Kind), e.Profile, program, what)
+	line := t.columns(at, string(e.Kind), e.Profile, t.programOf(e), what)
 	switch e.Outcome {
 	case broker.OutcomeDenied:
 		line = t.palette.red(line)
@@ -83,7 +134,7 @@ func (t *table) columns(at, event, profile, program, what string) string {
 		}
 		return s + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(s))) + "  "
 	}
-	row := cell(at, timeWidth) + cell(event, eventWidth) + cell(profile, profileWidth) + cell(program, programWidth)
+	row := cell(at, timeWidth) + cell(event, eventWidth) + cell(profile, t.profile) + cell(program, t.program)
 	what = printable(what)
 	if t.width > 0 {
 		what = clip(what, max(8, t.width-utf8.RuneCountInString(row)))

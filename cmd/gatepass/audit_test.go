@@ -80,13 +80,13 @@ func logged(t *testing.T) (h *home, entries []string) {
 func TestAuditList(t *testing.T) {
 	h, entries := logged(t)
 	r := h.run("audit", "list")
-	want := `TIME                 EVENT               PROFILE         PROGRAM         WHAT
+	want := `TIME                 EVENT               PROFILE                     PROGRAM                       WHAT
 2026-11-03 10:00:00  daemon.started
-2026-11-03 10:00:01  key.added                           gatepass        key work
-2026-11-03 10:00:02  session.issued      ops             /opt/hashicorp/bin/terraform  s-7f3k2m until 11:00, key work, ticket 4711
-2026-11-03 10:00:03  credentials.served  ops             terraform       s-7f3k2m until 11:00
-2026-11-03 10:00:04  request.denied      a-profile-with-a-long-name  python3 \x1b[31mevil  aws_denied: assume role arn:aws:iam::111122223333:role/Admin: AWS refused: not authorized to perform sts:AssumeRole
-2026-11-03 10:00:05  request.failed      ops             aws             throttled: slow down
+2026-11-03 10:00:01  key.added                                       gatepass                      key work
+2026-11-03 10:00:02  session.issued      ops                         /opt/hashicorp/bin/terraform  s-7f3k2m until 11:00, key work, ticket 4711
+2026-11-03 10:00:03  credentials.served  ops                         terraform                     s-7f3k2m until 11:00
+2026-11-03 10:00:04  request.denied      a-profile-with-a-long-name  python3 \x1b[31mevil          aws_denied: assume role arn:aws:iam::111122223333:role/Admin: AWS refused: not authorized to perform sts:AssumeRole
+2026-11-03 10:00:05  request.failed      ops                         aws                           throttled: slow down
 `
 	if r != (result{stdout: want}) {
 		t.Errorf("got %+v\nwant %s", r, want)
@@ -135,26 +135,27 @@ func TestAuditTableFitsATerminal(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got += string(tab.row(e))
+		got += string(tab.add(e))
 	}
-	want := `TIME      EVENT               PROFILE         PROGRAM         WHAT
+	got += string(tab.flush())
+	want := `TIME      EVENT               PROFILE        PROGRAM     WHAT
 2026-11-03 Tuesday
 10:00:00  daemon.started
-10:00:01  key.added                           gatepass        key work
-10:00:02  session.issued      ops             terraform       s-7f3k2m until 11…
-10:00:03  credentials.served  ops             terraform       s-7f3k2m until 11…
-10:00:04  request.denied      a-profile-wit…  python3 \x1b[…  aws_denied
+10:00:01  key.added                          gatepass    key work
+10:00:02  session.issued      ops            terraform   s-7f3k2m until 11:00, …
+10:00:03  credentials.served  ops            terraform   s-7f3k2m until 11:00
+10:00:04  request.denied      a-profile-wi…  python3 \…  aws_denied
           assume role arn:aws:iam::111122223333:role/Admin: AWS refused: not
           authorized to perform sts:AssumeRole
-10:00:05  request.failed      ops             aws             throttled
+10:00:05  request.failed      ops            aws         throttled
           slow down
 `
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	tab = &table{width: 80, palette: true}
+	tab = &table{width: 80, palette: true, live: true}
 	e, _ := audit.ParseEntry([]byte(strings.TrimSuffix(entries[4], "\n")))
-	if row := string(tab.row(e)); !strings.Contains(row, "\x1b[31m10:00:04") || strings.Contains(row, "\x1b[31mevil") {
+	if row := string(tab.add(e)); !strings.Contains(row, "\x1b[31m10:00:04") || strings.Contains(row, "\x1b[31mevil") {
 		t.Errorf("colours: %q", row)
 	}
 }
