@@ -70,7 +70,10 @@ func (s *strike) run(t *testing.T) {
 	if out, err := r.command("gatepass", "keys", "rotate", "alice").CombinedOutput(); exitStatus(err) != 69 || !strings.Contains(string(out), "nothing is lost") {
 		t.Fatalf("the daemon was killed, and %v: %s", err, out)
 	}
-	if s.pid != 0 {
+	s.mu.Lock()
+	survived := s.pid != 0
+	s.mu.Unlock()
+	if survived {
 		t.Fatal("the daemon was not killed")
 	}
 	if out, err := r.command("gatepass", "credential-process", "deploy").CombinedOutput(); err != nil {
