@@ -112,11 +112,8 @@ type query struct {
 // wait, records the hand-out, and only then returns. A refusal is recorded on
 // the same path; the error is an *[Error].
 func (b *Broker) Credentials(ctx context.Context, caller Caller, req Request) (Grant, error) {
-	q := &query{profile: req.Profile}
+	q := &query{}
 	s, fresh, err := b.resolveSession(ctx, caller, q, req)
-	if errors.Is(err, errKeyChanged) {
-		s, fresh, err = b.resolveSession(ctx, caller, q, req)
-	}
 	if ask := (*AskError)(nil); errors.As(err, &ask) { // no answer yet
 		return Grant{}, ask
 	}
@@ -135,11 +132,44 @@ func (b *Broker) Credentials(ctx context.Context, caller Caller, req Request) (G
 	return Grant{Credentials: s.creds, Profile: q.profile, Region: cmp.Or(req.Region, q.chain.Region), SessionID: s.id}, nil
 }
 
+const (
+	// glance is how long a request takes that waits for nothing. One that took
+	// longer is looked at again: its profile may mean something else by now.
+	glance = time.Millisecond
+	// maxMeanings bounds how often a request begins anew for that.
+	maxMeanings = 4
+)
+
+// resolveSession fills q from what req's profile means and returns a session
+// for it: for what it means when the session is there, however long a question
+// stood or AWS took.
 func (b *Broker) resolveSession(ctx context.Context, caller Caller, q *query, req Request) (s *session, fresh bool, err error) {
-	if err := b.resolve(ctx, caller.Via, req, q); err != nil {
-		return nil, false, err
+	for range maxMeanings {
+		*q = query{profile: req.Profile}
+		began := b.cfg.Clock.Boot()
+		if err := b.resolve(ctx, caller.Via, req, q); err != nil {
+			return nil, false, err
+		}
+		s, fresh, err = b.session(ctx, caller, q, req)
+		switch {
+		case errors.Is(err, errKeyChanged):
+			continue
+		case err != nil || b.cfg.Clock.Boot()-began < glance:
+			return s, fresh, err
+		}
+		meant := *q
+		*q = query{profile: req.Profile}
+		if err := b.resolve(ctx, caller.Via, req, q); err != nil {
+			return nil, false, err
+		}
+		if q.cacheKey == meant.cacheKey {
+			return s, fresh, nil
+		}
 	}
-	return b.session(ctx, caller, q, req)
+	if err == nil {
+		err = Errorf(CodeConfig, "what profile %q means keeps changing", req.Profile).WithHint("try again")
+	}
+	return nil, false, err
 }
 
 // WhoAmI asks AWS whom a profile's session speaks for. The session passes the

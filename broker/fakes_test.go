@@ -24,6 +24,8 @@ type world struct {
 	log   *fakeLog
 	vault fakeVault
 	mfa   broker.MFA
+	// profiles are what they mean at first, unless a test puts others here.
+	profiles broker.Resolver
 	// skew is added to the wall clock, slept to the boot clock.
 	skew, slept time.Duration
 }
@@ -57,7 +59,7 @@ func (w *world) start() {
 	w.sts.now = func() time.Time { return time.Now().Add(w.skew) }
 	w.Broker = broker.New(broker.Config{
 		Keys: w.keys, STS: w.sts, Log: w.log, Logger: slog.New(slog.DiscardHandler),
-		Profiles: fakeProfiles{
+		Profiles: w.meaning(fakeProfiles{
 			"ops":   {Profile: "ops", Key: "alice", Region: "eu-west-1", Hops: []profiles.Hop{{Profile: "ops", RoleARN: roleARN}}},
 			"ops2":  {Profile: "ops2", Key: "alice", Hops: []profiles.Hop{{Profile: "ops2", RoleARN: roleARN}}},
 			"short": {Profile: "short", Key: "alice", Hops: []profiles.Hop{{Profile: "short", RoleARN: roleARN, Duration: 15 * time.Minute}}},
@@ -83,7 +85,7 @@ func (w *world) start() {
 				{Profile: "ops", RoleARN: roleARN},
 				{Profile: "chain", RoleARN: "arn:aws:iam::444455556666:role/Far", Duration: 12 * time.Hour},
 			}},
-		},
+		}),
 		Clock: broker.Clock{
 			Now:  func() time.Time { return time.Now().Add(w.skew).Round(0) },
 			Boot: func() time.Duration { return time.Since(start) + w.slept },
@@ -96,6 +98,13 @@ func (w *world) start() {
 		Daemon: broker.DaemonStatus{PID: 42, Version: "test"},
 		MFA:    w.mfa,
 	})
+}
+
+func (w *world) meaning(p fakeProfiles) broker.Resolver {
+	if w.profiles == nil {
+		w.profiles = p
+	}
+	return w.profiles
 }
 
 // fakeVault is the part of a keychain that keeps other secrets than keys.
