@@ -93,7 +93,9 @@ func (n *keyNotes) update(ctx context.Context, name string, change func(*KeyNote
 	}
 	notes := maps.Clone(old)
 	note := notes[name]
-	change(&note)
+	if change(&note); note == notes[name] {
+		return nil
+	}
 	if notes[name] = note; note == (KeyNote{}) {
 		delete(notes, name)
 	}

@@ -284,15 +284,18 @@ func (r *rotation) create(ctx context.Context) error {
 		return r.undo(ctx, err)
 	}
 	detached := context.WithoutCancel(ctx) // whoever leaves must not lose AWS's answer
+	unclear := false                       // whether AWS has made a key all the same
 	made, err := callIAM(ctx, r, func(creds Credentials) (Credentials, error) {
-		return r.cfg.IAM.CreateAccessKey(detached, creds, r.note.UserARN)
+		made, err := r.cfg.IAM.CreateAccessKey(detached, creds, r.note.UserARN)
+		_, answered := asRefusal(err)
+		unclear = err != nil && (!answered || CodeOf(err) == CodeAWSUnreachable)
+		return made, err
 	})
-	_, answered := asRefusal(err)
-	if _, asking := asAsk(err); err != nil && (answered || asking || CodeOf(err) == CodePromptUnavailable || CodeOf(err) == CodeCancelled) {
-		return r.undo(ctx, err) // there is no new key
-	}
-	if err != nil {
-		return err
+	switch {
+	case unclear:
+		return err // the journal finds it
+	case err != nil:
+		return r.undo(ctx, err)
 	}
 	defer made.SecretAccessKey.Clear()
 	data, err := json.Marshal(storedNew{Old: r.note.Old, KeyID: made.AccessKeyID, Secret: made.SecretAccessKey.Reveal()})
@@ -383,6 +386,12 @@ func (r *rotation) replace(ctx context.Context) error {
 	detached := context.WithoutCancel(ctx)
 	if r.q.key.AccessKeyID != r.note.New { // else it has
 		fresh, _, err := r.stored(ctx)
+		if CodeOf(err) == CodeNotFound {
+			if err := r.remake(ctx); err != nil {
+				return err
+			}
+			fresh, _, err = r.stored(ctx)
+		}
 		if err != nil {
 			return err
 		}
@@ -422,6 +431,18 @@ func (r *rotation) replace(ctx context.Context) error {
 		r.note = next
 	}
 	return err
+}
+
+// remake makes another new key in the place of one that the keychain lost: AWS
+// tells its secret once.
+func (r *rotation) remake(ctx context.Context) error {
+	if err := r.drop(context.WithoutCancel(ctx), r.note.New); err != nil && !refusedWith(err, "NoSuchEntity") {
+		return err
+	}
+	if err := r.save(ctx, func(n *Rotation) { n.Step, n.New = StepCreate, "" }); err != nil {
+		return err
+	}
+	return r.create(ctx)
 }
 
 // lost looks why a new key is not accepted: one that was deleted at AWS
@@ -643,13 +664,9 @@ func (r *rotation) mfaQuery() *query {
 
 // forgetRotation forgets what is noted of a key that is removed.
 func (b *Broker) forgetRotation(ctx context.Context, name string) {
-	note, err := b.notes.of(name)
-	if err == nil && note == (KeyNote{}) {
-		return
-	}
-	if err == nil && note.Rotation != nil {
-		err = b.cfg.MFA.Vault.RemoveSecret(ctx, rotationItem(name))
-		if CodeOf(err) == CodeNotFound {
+	var err error
+	if b.cfg.MFA.Vault != nil { // whatever the notes say of it: they may be lost
+		if err = b.cfg.MFA.Vault.RemoveSecret(ctx, rotationItem(name)); CodeOf(err) == CodeNotFound {
 			err = nil
 		}
 	}
