@@ -24,7 +24,7 @@ const (
 
 	CodeInternal Code = "internal" // 70: a bug
 
-	CodeLogUnwritable Code = "log_unwritable" // 74: no entry, no credentials
+	CodeLogUnwritable Code = "log_unwritable" // 74: no entry, no credentials; no journal, no rotation
 
 	CodeLocked            Code = "locked"             // 75: the broker is locked
 	CodeKeychainLocked    Code = "keychain_locked"    // 75

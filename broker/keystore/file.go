@@ -130,7 +130,8 @@ func (v *fileVault) put(item string, data []byte) (err error) {
 	v.sweep()
 	defer func() {
 		if e := (*broker.Error)(nil); err != nil && !errors.As(err, &e) {
-			err = broker.Errorf(broker.CodeKeychainDenied, "write the file keychain: %w", err)
+			err = broker.Errorf(broker.CodeKeychainDenied, "write the file keychain: %w", err).
+				WithHint("%s must be writable, and its disk have room", v.dir)
 		}
 	}()
 	tmp, err := os.MkdirTemp(v.dir, staging)

@@ -59,7 +59,8 @@ const exitCodesHelp = `gatepass exits with 0, or with a code that says why not (
   65  bad data: an audit log that does not verify, a malformed file
   69  the daemon, AWS or the keychain cannot be reached
   70  a bug in gatepass, or standard output could not be written
-  74  the audit log cannot be written, so nothing is handed out
+  74  the audit log, or the journal of keys, cannot be written: nothing is
+      handed out or rotated
   75  try again: locked, nobody there to answer a question, too slow, throttled
   77  refused: by a rule, by AWS, by the keychain, or by you
   78  an unknown or broken profile, key or configuration

@@ -51,7 +51,8 @@ func (b notebook) Notes() (map[string]broker.KeyNote, error) {
 func (b notebook) SaveNotes(notes map[string]broker.KeyNote) (err error) {
 	defer func() {
 		if err != nil {
-			err = broker.Errorf(broker.CodeData, "note what becomes of a key: %w", err)
+			err = broker.Errorf(broker.CodeLogUnwritable, "write the journal of keys: %w", err).
+				WithHint("%s must be writable, and its disk have room; until then no key is rotated", filepath.Dir(b.path))
 		}
 	}()
 	data, err := json.MarshalIndent(notesFile{Keys: notes}, "", "  ")
@@ -72,6 +73,7 @@ func (b notebook) SaveNotes(notes map[string]broker.KeyNote) (err error) {
 		return err
 	}
 	if err := os.Rename(next, b.path); err != nil {
+		os.Remove(next)
 		return err
 	}
 	if runtime.GOOS == "windows" { // where directories cannot be synced
