@@ -52,8 +52,8 @@ func replaceFile(path string, old, data []byte) (err error) {
 		}
 	}()
 	if info, err := os.Stat(real); err == nil {
-		if !info.Mode().IsRegular() {
-			return fail(errors.New("it is not a regular file"))
+		if err := checkReplaceable(info); err != nil {
+			return fail(err)
 		}
 		if err := keepOwner(tmp, info); err != nil {
 			return fail(err)
@@ -87,6 +87,21 @@ func replaceFile(path string, old, data []byte) (err error) {
 	if d, derr := os.Open(dir); derr == nil {
 		d.Sync() // where directories can be
 		d.Close()
+	}
+	return nil
+}
+
+// checkReplaceable refuses what a new file must not take the place of. A new
+// file is no writing to the system, so it would not mind a mode that forbids
+// that; its owner does.
+func checkReplaceable(info fs.FileInfo) error {
+	switch {
+	case !info.Mode().IsRegular():
+		return errors.New("it is not a regular file")
+	case info.Mode().Perm()&0o200 == 0:
+		return errors.New("it is read-only")
+	case hardLinks(info) > 1:
+		return errors.New("it has another name (a hard link), under which the old file would stay: use a symbolic link instead, which is followed")
 	}
 	return nil
 }

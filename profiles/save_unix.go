@@ -24,3 +24,11 @@ func keepOwner(f *os.File, old fs.FileInfo) error {
 	}
 	return f.Chmod(old.Mode().Perm())
 }
+
+// hardLinks returns how many names the file has.
+func hardLinks(info fs.FileInfo) uint64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return uint64(st.Nlink)
+	}
+	return 1
+}
