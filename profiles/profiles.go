@@ -74,6 +74,9 @@ type Chain struct {
 	// STSRegion is where to call STS: Region, else that of [default]; "" for
 	// the partition's default.
 	STSRegion string
+	// IAMEndpoint is the profile's endpoint of IAM, not checked to be one; ""
+	// for AWS's own.
+	IAMEndpoint string
 	// MFASerial and MFAProcess belong to the key itself: they come from a
 	// profile without a role, the one asked for or one it leads to.
 	MFASerial  string

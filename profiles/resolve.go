@@ -425,41 +425,55 @@ func regionOf(p *profile) (string, error) {
 	return s.value, nil
 }
 
-// endpoint sets where the profile wants STS to be called.
+// endpoint sets where the profile wants STS and IAM to be called.
 func (w *walk) endpoint() error {
 	if s, ok := w.asked.get("ignore_configured_endpoint_urls"); ok && strings.EqualFold(s.value, "true") {
 		return nil
 	}
-	url, err := w.configuredEndpoint()
-	switch {
-	case err != nil || url.value == "":
+	url, err := w.configuredEndpoint("sts")
+	if err != nil {
 		return err
-	case !w.files.Trusted:
-		w.note(w.asked, url, untrusted)
+	}
+	// No session needs IAM: what is wrong with its endpoint is no failure.
+	iam, err := w.configuredEndpoint("iam")
+	if err != nil {
+		w.note(w.asked, iam, "the settings of iam must stand on the lines below it, indented")
+		iam, _ = w.asked.get("endpoint_url")
+	}
+	if !w.files.Trusted {
+		if url.value != "" {
+			w.note(w.asked, url, untrusted)
+		}
+		if iam.value != "" && iam != url {
+			w.note(w.asked, iam, untrusted)
+		}
+		return nil
+	}
+	w.chain.Endpoint, w.chain.IAMEndpoint = url.value, iam.value
+	if url.value == "" {
 		return nil
 	}
 	if msg := checkEndpoint(url.value); msg != "" {
 		return wrong(w.asked, url, "%s", msg)
 	}
-	w.chain.Endpoint = url.value
 	return nil
 }
 
-// configuredEndpoint returns the endpoint_url for STS in the profile's
+// configuredEndpoint returns the endpoint_url for a service in the profile's
 // [services] section, else the profile's own, else a zero setting.
-func (w *walk) configuredEndpoint() (setting, error) {
+func (w *walk) configuredEndpoint(service string) (setting, error) {
 	if s, ok := w.asked.get("services"); ok {
 		services := w.services[s.value]
 		if services == nil {
 			return s, wrong(w.asked, s, "there is no section %s%s", quote("[services "+s.value+"]"), commentHint(s.value))
 		}
-		if sts, ok := services.get("sts"); ok {
-			if !strings.HasPrefix(sts.value, "\n") {
-				return sts, wrong(w.asked, sts, "in services %s, the settings of sts must stand on the lines below it, indented", quote(s.value))
+		if own, ok := services.get(service); ok {
+			if !strings.HasPrefix(own.value, "\n") {
+				return own, wrong(w.asked, own, "in services %s, the settings of %s must stand on the lines below it, indented", quote(s.value), service)
 			}
-			block, _ := nested(sts.value)
+			block, _ := nested(own.value)
 			if u := block["endpoint_url"]; u != "" {
-				return setting{key: "endpoint_url", value: u, file: sts.file, line: sts.line}, nil
+				return setting{key: "endpoint_url", value: u, file: own.file, line: own.line}, nil
 			}
 		}
 	}

@@ -268,7 +268,7 @@ func TestResolve(t *testing.T) {
 		{"twins that agree", "[profile p]\n" + role + "gatepass_role_arn = " + roleA + "\nduration_seconds = 7200\ngatepass_duration = 2h\n", "",
 			profiles.Chain{Key: "p", Hops: hops(profiles.Hop{Profile: "p", RoleARN: roleA, Duration: 2 * time.Hour})}, "$C:1 p", nil},
 		{"every standard key", "[profile p]\nROLE_ARN: " + roleA + "\nmfa_serial: arn:aws:iam::111122223333:mfa/alice\nmfa_process = op otp aws\nexternal_id = a/b:c\nrole_session_name = alice@example.com\nduration_seconds = 43200\nregion = us-gov-west-1\nendpoint_url = http://127.0.0.1:4566\noutput = json\n", "",
-			profiles.Chain{Key: "p", Region: "us-gov-west-1", STSRegion: "us-gov-west-1", Endpoint: "http://127.0.0.1:4566", Hops: hops(profiles.Hop{
+			profiles.Chain{Key: "p", Region: "us-gov-west-1", STSRegion: "us-gov-west-1", Endpoint: "http://127.0.0.1:4566", IAMEndpoint: "http://127.0.0.1:4566", Hops: hops(profiles.Hop{
 				Profile: "p", RoleARN: roleA, MFASerial: "arn:aws:iam::111122223333:mfa/alice", MFAProcess: "op otp aws", ExternalID: "a/b:c", SessionName: "alice@example.com", Duration: 12 * time.Hour})}, "$C:1 p", nil},
 		{"every key of ours", "[profile p]\ngatepass_key = k\ngatepass_role_arn = " + roleA + "\ngatepass_mfa_serial = GAHT12345678\ngatepass_mfa_process = otp\ngatepass_external_id = x1\ngatepass_role_session_name = alice\ngatepass_duration = 900\ngatepass_source_identity = alice\n" +
 			"gatepass_session_tags = Team = Ops 24/7 , cost=, ключ=a=b\ngatepass_transitive_tags = Team, cost\ngatepass_serve = imds\n", "",
@@ -283,9 +283,15 @@ func TestResolve(t *testing.T) {
 		{"region of DEFAULT", "[DEFAULT]\nregion = eu-west-1\n[profile p]\n", "", profiles.Chain{Key: "p", Region: "eu-west-1", STSRegion: "eu-west-1"}, "$C:3 p", nil},
 		{"region of the source does not count", "[profile p]\n" + role + "source_profile = q\n[profile q]\nregion = eu-west-1\n", "", profiles.Chain{Key: "q", Hops: hops(hopP)}, "$C:4 q", nil},
 		{"endpoint of services", "[profile p]\nendpoint_url = https://all.example\nservices = dev\n[services dev]\ns3 =\n  endpoint_url = https://s3.example\nsts =\n  endpoint_url = https://sts.example:8443/x\n", "",
-			profiles.Chain{Key: "p", Endpoint: "https://sts.example:8443/x"}, "$C:1 p", nil},
+			profiles.Chain{Key: "p", Endpoint: "https://sts.example:8443/x", IAMEndpoint: "https://all.example"}, "$C:1 p", nil},
 		{"services without STS", "[profile p]\nendpoint_url = https://all.example\nservices = dev\n[services dev]\ns3 =\n  endpoint_url = https://s3.example\n", "",
-			profiles.Chain{Key: "p", Endpoint: "https://all.example"}, "$C:1 p", nil},
+			profiles.Chain{Key: "p", Endpoint: "https://all.example", IAMEndpoint: "https://all.example"}, "$C:1 p", nil},
+		{"IAM's own endpoint", "[profile p]\nendpoint_url = https://all.example\nservices = dev\n[services dev]\niam =\n  endpoint_url = https://iam.example\n", "",
+			profiles.Chain{Key: "p", Endpoint: "https://all.example", IAMEndpoint: "https://iam.example"}, "$C:1 p", nil},
+		{"a bad endpoint of IAM is no matter of sessions", "[profile p]\nservices = dev\n[services dev]\niam =\n  endpoint_url = gopher://a\n", "",
+			profiles.Chain{Key: "p", IAMEndpoint: "gopher://a"}, "$C:1 p", nil},
+		{"services with IAM without a block", "[profile p]\nendpoint_url = https://all.example\nservices = dev\n[services dev]\niam = http://a\n", "",
+			profiles.Chain{Key: "p", Endpoint: "https://all.example", IAMEndpoint: "https://all.example"}, "$C:1 p", []string{`$C:5: profile "p": iam: the settings of iam must stand on the lines below it, indented`}},
 		{"endpoints to be ignored", "[profile p]\nendpoint_url = https://all.example\nignore_configured_endpoint_urls = True\n", "", profiles.Chain{Key: "p"}, "$C:1 p", nil},
 
 		{"adopted", "[profile p]\ngatepass_role_arn = " + roleA + "\ncredential_process = /home/al/bin/gatepass credential-process p\n", "",
@@ -346,6 +352,8 @@ services = dev
 [services dev]
 sts =
   endpoint_url = http://evil.example
+iam =
+  endpoint_url = http://evil.example/iam
 `, "")
 	files.Trusted = false
 	r := profiles.NewReader()
@@ -354,13 +362,13 @@ sts =
 		notes   []string
 	}{
 		{"p", []string{":3: profile \"p\": mfa_process: does not count", ":7: profile \"q\": gatepass_mfa_process: does not count", ":4: profile \"p\": endpoint_url: does not count"}},
-		{"s", []string{":11: profile \"s\": endpoint_url: does not count"}},
+		{"s", []string{":11: profile \"s\": endpoint_url: does not count", ":13: profile \"s\": endpoint_url: does not count"}},
 	} {
 		c, err := r.Resolve(files, tt.profile)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.Endpoint != "" || c.MFAProcess != "" || len(c.Hops) > 0 && c.Hops[0].MFAProcess != "" {
+		if c.Endpoint != "" || c.IAMEndpoint != "" || c.MFAProcess != "" || len(c.Hops) > 0 && c.Hops[0].MFAProcess != "" {
 			t.Errorf("%s: endpoint %q, processes %q and %+v count", tt.profile, c.Endpoint, c.MFAProcess, c.Hops)
 		}
 		if len(c.Notes) != len(tt.notes) {
@@ -375,7 +383,7 @@ sts =
 	// The same files, trusted, are another matter for the same Reader.
 	files.Trusted = true
 	c, err := r.Resolve(files, "p")
-	if err != nil || c.Endpoint != "http://evil.example" || c.Hops[0].MFAProcess != "touch /tmp/x" || c.MFAProcess != "touch /tmp/y" {
+	if err != nil || c.Endpoint != "http://evil.example" || c.IAMEndpoint != c.Endpoint || c.Hops[0].MFAProcess != "touch /tmp/x" || c.MFAProcess != "touch /tmp/y" {
 		t.Errorf("trusted: %+v, %v", c, err)
 	}
 }

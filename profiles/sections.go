@@ -31,7 +31,7 @@ func known(key []byte) (string, use) {
 		"gatepass_key", "gatepass_role_arn", "gatepass_source_profile", "gatepass_mfa_serial",
 		"gatepass_mfa_process", "gatepass_external_id", "gatepass_role_session_name", "gatepass_duration",
 		"gatepass_source_identity", "gatepass_session_tags", "gatepass_transitive_tags", "gatepass_serve",
-		"sts": // in [services]
+		"sts", "iam": // in [services]
 		return k, useValue
 	case "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_security_token",
 		"web_identity_token_file", "login_session",
