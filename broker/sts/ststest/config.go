@@ -22,8 +22,11 @@ type Config struct {
 	// does. After them it is known everywhere.
 	NewKey string `toml:"new_key"`
 	// NewKeyDelay is for how long nothing knows such a key, in seconds.
-	NewKeyDelay int       `toml:"new_key_delay"`
-	Accounts    []Account `toml:"account"`
+	NewKeyDelay int `toml:"new_key_delay"`
+	// PageSize is the most that one answer of IAM lists; 0 means 100, as
+	// where a call does not say MaxItems.
+	PageSize int       `toml:"page_size"`
+	Accounts []Account `toml:"account"`
 
 	Now func() time.Time `toml:"-"` // nil means time.Now
 	Log func(Call)       `toml:"-"` // called once a call, before it is answered; may be nil
@@ -42,9 +45,9 @@ type Account struct {
 // three lists of actions say, such as "iam:ListAccessKeys" or "iam:*".
 type User struct {
 	Name   string   `toml:"name"`
-	Path   string   `toml:"path"` // "" means "/"
-	Groups []string `toml:"groups"`
-	Keys   []Key    `toml:"key"` // at most two
+	Path   string   `toml:"path"`   // "" means "/"
+	Groups []string `toml:"groups"` // at most ten
+	Keys   []Key    `toml:"key"`    // at most two
 	MFA    []Device `toml:"mfa"`
 
 	Allow       []string `toml:"allow"`        // none means all
@@ -225,6 +228,9 @@ func (s *Sandbox) index() error {
 	if strings.Trim(s.config.NewKey, "+-") != "" || s.config.NewKeyDelay < 0 {
 		return errors.New("new_key is of + and -, and new_key_delay is not negative")
 	}
+	if s.config.PageSize < 0 {
+		return errors.New("page_size is negative")
+	}
 	for _, a := range s.config.Accounts {
 		if err := s.indexAccount(a); err != nil {
 			return fmt.Errorf("account %q: %w", a.ID, err)
@@ -279,9 +285,15 @@ func (s *Sandbox) indexUser(in User, a *account) error {
 			return fmt.Errorf("%q is not an action of IAM, such as iam:ListAccessKeys or iam:*", action)
 		}
 	}
-	for _, g := range in.Groups {
-		if err := checkName(g, ""); err != nil {
-			return fmt.Errorf("group %q: %w", g, err)
+	if len(in.Groups) > maxGroups {
+		return fmt.Errorf("more than %d groups", maxGroups)
+	}
+	for i, g := range in.Groups {
+		switch {
+		case checkText(g, 1, 128, namePattern) != "":
+			return fmt.Errorf("group %q: not a name that IAM allows", g)
+		case slices.ContainsFunc(in.Groups[:i], func(other string) bool { return strings.EqualFold(g, other) }):
+			return fmt.Errorf("group %q: declared twice", g)
 		}
 	}
 	u.id = uniqueID("AIDA", u.arn)

@@ -2,6 +2,7 @@ package ststest
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base32"
 	"encoding/base64"
 	"encoding/xml"
@@ -14,11 +15,14 @@ import (
 
 const iamNamespace = "https://iam.amazonaws.com/doc/2010-05-08/"
 
-// maxKeys is how many access keys a user may have, inactive ones included.
-const maxKeys = 2
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+const (
+	maxKeys   = 2  // access keys of a user, inactive ones included
+	maxGroups = 10 // groups that a user is in
+)
 
-// iam is the part of Identity and Access Management that a user's own keys
-// need.
+// iam is the part of Identity and Access Management that a user needs for its
+// own keys and to know itself.
 // https://docs.aws.amazon.com/IAM/latest/APIReference/welcome.html
 func (s *Sandbox) iam() *service {
 	svc := &service{
@@ -53,7 +57,11 @@ func (s *Sandbox) serveIAM(name string, act iamAction, c *request) (any, *apiErr
 		return nil, invalidToken("a session from GetSessionToken without MFA cannot call IAM")
 	}
 	var v violations
-	userName := v.text(c.params, "UserName", 1, 128, namePattern)
+	ofUser := v.text
+	if name == "ListGroupsForUser" { // the one that does not take it from the signature
+		ofUser = v.required
+	}
+	userName := ofUser(c.params, "UserName", 1, 128, namePattern)
 	c.SubjectKeyID = v.text(c.params, "AccessKeyId", 16, 128, keyIDPattern)
 	if err := v.err(); err != nil {
 		c.SubjectKeyID = ""
@@ -81,7 +89,11 @@ func (s *Sandbox) serveIAM(name string, act iamAction, c *request) (any, *apiErr
 			}
 		}
 	}
-	if err := c.mayCall("iam:"+name, userName); err != nil {
+	about := userName
+	if about == "" && u != nil {
+		about = u.name
+	}
+	if err := c.mayCall("iam:"+name, about); err != nil {
 		return nil, err
 	}
 	if u == nil {
@@ -192,6 +204,57 @@ func (s *Sandbox) keyLocked(c *request, u *user) (*accessKey, *apiError) {
 	return nil, noSuchEntity("The Access Key with id %s cannot be found.", c.SubjectKeyID)
 }
 
+// maxItems is how much of a listing IAM gives at once.
+const maxItems = 100
+
+// members are a listing; its element is there also where it is empty.
+type members[V any] struct {
+	Of []V `xml:"member"`
+}
+
+// A part says whether an answer is the last of its listing, and how to get the
+// next one.
+// https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListGroupsForUser.html
+type part struct {
+	IsTruncated bool
+	Marker      string `xml:",omitempty"`
+}
+
+// cut leaves of a whole listing what the call asks for, at most as many as
+// [Config.PageSize] says: IAM may give less than MaxItems.
+func cut[V any](s *Sandbox, c *request, u *user, all *[]V, p *part) *apiError {
+	var v violations
+	n := v.number(c.params, "MaxItems", 1, 1000)
+	marker := v.text(c.params, "Marker", 1, maxBody, markerPattern)
+	if err := v.err(); err != nil {
+		return err
+	}
+	if n == 0 {
+		n = maxItems
+	}
+	if s.config.PageSize > 0 {
+		n = min(n, s.config.PageSize)
+	}
+	from := 0
+	for marker != "" && marker != c.marker(u, from) {
+		if from++; from >= len(*all) {
+			return invalid("Invalid Marker.")
+		}
+	}
+	*all = (*all)[from:]
+	if len(*all) > n {
+		*all, p.IsTruncated, p.Marker = (*all)[:n], true, c.marker(u, from+n)
+	}
+	return nil
+}
+
+// marker returns what leads to the rest of a listing from its n-th entry on.
+// Clients must not see what it means.
+func (c *request) marker(u *user, n int) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s of %s from %d", c.Action, u.arn, n))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
 // An emptyResult is what IAM answers where there is nothing to say.
 type emptyResult struct{ XMLName xml.Name }
 
@@ -226,24 +289,24 @@ type keyMetadata struct {
 }
 
 type listAccessKeysResult struct {
-	XMLName     xml.Name      `xml:"ListAccessKeysResult"`
-	UserName    string        `xml:"UserName"`
-	Keys        []keyMetadata `xml:"AccessKeyMetadata>member"`
-	IsTruncated bool
+	XMLName  xml.Name             `xml:"ListAccessKeysResult"`
+	UserName string               `xml:"UserName"`
+	Keys     members[keyMetadata] `xml:"AccessKeyMetadata"`
+	part
 }
 
 func (s *Sandbox) listAccessKeys(c *request, u *user) (any, *apiError) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := listAccessKeysResult{UserName: u.name}
+	out := &listAccessKeysResult{UserName: u.name}
 	for _, k := range s.keysOfLocked(u) {
 		status := iamText("Active")
 		if k.status != Active {
 			status = "Inactive"
 		}
-		out.Keys = append(out.Keys, keyMetadata{iamText(u.name), iamText(k.id), status, stamp(k.created)})
+		out.Keys.Of = append(out.Keys.Of, keyMetadata{iamText(u.name), iamText(k.id), status, stamp(k.created)})
 	}
-	return out, nil
+	return out, cut(s, c, u, &out.Keys.Of, &out.part)
 }
 
 type getAccessKeyLastUsedResult struct {
@@ -289,32 +352,32 @@ func (s *Sandbox) getUser(c *request, u *user) (any, *apiError) {
 type group struct{ Path, GroupName, GroupID, Arn, CreateDate iamText }
 
 type listGroupsForUserResult struct {
-	XMLName     xml.Name `xml:"ListGroupsForUserResult"`
-	Groups      []group  `xml:"Groups>member"`
-	IsTruncated bool
+	XMLName xml.Name `xml:"ListGroupsForUserResult"`
+	Groups  members[group]
+	part
 }
 
 func (s *Sandbox) listGroupsForUser(c *request, u *user) (any, *apiError) {
-	var out listGroupsForUserResult
+	out := &listGroupsForUserResult{}
 	for _, name := range u.groups {
 		arn := u.account.arn("iam", "group", "", name)
-		out.Groups = append(out.Groups, group{"/", iamText(name), iamText(uniqueID("AGPA", arn)), iamText(arn), stamp(epoch)})
+		out.Groups.Of = append(out.Groups.Of, group{"/", iamText(name), iamText(uniqueID("AGPA", arn)), iamText(arn), stamp(epoch)})
 	}
-	return out, nil
+	return out, cut(s, c, u, &out.Groups.Of, &out.part)
 }
 
 type mfaDevice struct{ UserName, SerialNumber, EnableDate iamText }
 
 type listMFADevicesResult struct {
-	XMLName     xml.Name    `xml:"ListMFADevicesResult"`
-	Devices     []mfaDevice `xml:"MFADevices>member"`
-	IsTruncated bool
+	XMLName xml.Name           `xml:"ListMFADevicesResult"`
+	Devices members[mfaDevice] `xml:"MFADevices"`
+	part
 }
 
 func (s *Sandbox) listMFADevices(c *request, u *user) (any, *apiError) {
-	var out listMFADevicesResult
+	out := &listMFADevicesResult{}
 	for _, serial := range u.devices {
-		out.Devices = append(out.Devices, mfaDevice{iamText(u.name), iamText(serial), stamp(epoch)})
+		out.Devices.Of = append(out.Devices.Of, mfaDevice{iamText(u.name), iamText(serial), stamp(epoch)})
 	}
-	return out, nil
+	return out, cut(s, c, u, &out.Devices.Of, &out.part)
 }

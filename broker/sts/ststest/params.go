@@ -77,6 +77,7 @@ var (
 	tagKeyPattern     = newPattern(`[\p{L}\p{Z}\p{N}_.:/=+\-@]+`)
 	tagValuePattern   = newPattern(`[\p{L}\p{Z}\p{N}_.:/=+\-@]*`)
 	keyIDPattern      = newPattern(`[\w]*`)
+	markerPattern     = pattern{`[\u0020-\u00FF]*`, regexp.MustCompile(`^[\x{20}-\x{FF}]*$`)}
 )
 
 // checkText returns "", or the constraint of AWS's that s breaks.
@@ -127,18 +128,23 @@ func (v *violations) value(value, member string, min, max int, like pattern) {
 
 // seconds checks DurationSeconds; it returns 0 where it is absent.
 func (v *violations) seconds(p params, min, max int) int {
-	text, present := p["DurationSeconds"]
+	return v.number(p, "DurationSeconds", min, max)
+}
+
+// number checks a parameter that may be absent, and is 0 then.
+func (v *violations) number(p params, name string, min, max int) int {
+	text, present := p[name]
 	if !present {
 		return 0
 	}
 	n, err := strconv.Atoi(text)
 	switch {
 	case err != nil:
-		v.add(text, "durationSeconds", "Member must be a number")
+		v.add(text, lowerFirst(name), "Member must be a number")
 	case n < min:
-		v.add(text, "durationSeconds", fmt.Sprintf("Member must have value greater than or equal to %d", min))
+		v.add(text, lowerFirst(name), fmt.Sprintf("Member must have value greater than or equal to %d", min))
 	case n > max:
-		v.add(text, "durationSeconds", fmt.Sprintf("Member must have value less than or equal to %d", max))
+		v.add(text, lowerFirst(name), fmt.Sprintf("Member must have value less than or equal to %d", max))
 	}
 	return n
 }

@@ -10,9 +10,10 @@
 // It speaks the query protocol (form in, XML out) of the Security Token
 // Service, version 2011-06-15 (AssumeRole, GetSessionToken and
 // GetCallerIdentity), and of Identity and Access Management, version
-// 2010-05-08, what users do with their own keys: CreateAccessKey,
-// UpdateAccessKey, DeleteAccessKey, ListAccessKeys, GetAccessKeyLastUsed,
-// GetUser, ListGroupsForUser and ListMFADevices. Every request is judged as
+// 2010-05-08, what users do with their own keys and ask about themselves:
+// CreateAccessKey, UpdateAccessKey, DeleteAccessKey, ListAccessKeys,
+// GetAccessKeyLastUsed, GetUser, ListGroupsForUser and ListMFADevices, the
+// listings in parts (MaxItems, Marker). Every request is judged as
 // AWS judges it:
 //
 //   - Signature Version 4 is verified here from the specification, not with
