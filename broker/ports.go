@@ -81,8 +81,8 @@ type STSSession struct {
 	RequestID   string // of the STS call, as CloudTrail records it
 }
 
-// An IAM calls AWS's Identity and Access Management about the access keys of
-// one IAM user, named by ARN. Errors are those of an [STS], with an
+// An IAM calls AWS's Identity and Access Management about one IAM user, named
+// by ARN, and its access keys. Errors are those of an [STS], with an
 // [*AWSRefusal] in their chain where AWS refused.
 type IAM interface {
 	// AccessKeys lists the user's keys, inactive ones included.
@@ -94,6 +94,11 @@ type IAM interface {
 	DeleteAccessKey(ctx context.Context, creds Credentials, userARN, accessKeyID string) error
 	// AccessKeyUsed tells when a key was last used, the zero time for never.
 	AccessKeyUsed(ctx context.Context, creds Credentials, userARN, accessKeyID string) (time.Time, error)
+	// Groups lists the names of the user's groups, MFADevices its devices.
+	// endpoint is where a profile wants IAM to be called; "" means the
+	// configuration's, else AWS's own.
+	Groups(ctx context.Context, creds Credentials, userARN, endpoint string) ([]string, error)
+	MFADevices(ctx context.Context, creds Credentials, userARN, endpoint string) ([]MFADevice, error)
 }
 
 // An AccessKey is what IAM tells of one.
@@ -101,6 +106,12 @@ type AccessKey struct {
 	ID      string
 	Active  bool
 	Created time.Time
+}
+
+// An MFADevice is one that IAM knows of a user.
+type MFADevice struct {
+	Serial  string    `json:"mfa_serial"` // its ARN, or the number of a piece of hardware
+	Enabled time.Time `json:"enabled"`
 }
 
 // An AWSRefusal is in the chain of an error with which AWS answered.

@@ -98,3 +98,9 @@ func isGraphic(c byte) bool { return c > ' ' && c < 0x7f }
 
 // isNameByte is the set [\w+=,.@-] of IAM's and STS's names.
 func isNameByte(c byte) bool { return isWord(c) || strings.IndexByte("+=,.@-", c) >= 0 }
+
+// isSerial reports whether s can name an MFA device: by its ARN, or by the
+// number of a piece of hardware.
+func isSerial(s string) bool {
+	return only(s, 9, 256, func(c byte) bool { return isNameByte(c) || c == '/' || c == ':' })
+}

@@ -22,19 +22,21 @@ func (c *Client) AccessKeys(ctx context.Context, creds broker.Credentials, userA
 	if err != nil {
 		return nil, err
 	}
-	out, x, err := doIAM(ctx, c, k, c.iam.ListAccessKeys, &awsiam.ListAccessKeysInput{UserName: user})
-	if err != nil {
-		return nil, err
-	}
-	var keys []broker.AccessKey
-	for _, m := range out.AccessKeyMetadata {
-		id := aws.ToString(m.AccessKeyId)
-		if broker.CheckAccessKeyID(id) != nil || m.CreateDate == nil {
-			return nil, k.nonsense(x, errors.New("it lists what is no access key"))
+	return list(k, func(marker *string) (p part[broker.AccessKey], err error) {
+		out, x, err := doIAM(ctx, c, k, c.iam.ListAccessKeys, &awsiam.ListAccessKeysInput{UserName: user, Marker: marker})
+		if err != nil {
+			return p, err
 		}
-		keys = append(keys, broker.AccessKey{ID: id, Active: m.Status == types.StatusTypeActive, Created: m.CreateDate.UTC()})
-	}
-	return keys, nil
+		for _, m := range out.AccessKeyMetadata {
+			id := aws.ToString(m.AccessKeyId)
+			if broker.CheckAccessKeyID(id) != nil || m.CreateDate == nil {
+				return p, k.nonsense(x, errors.New("it lists what is no access key"))
+			}
+			p.of = append(p.of, broker.AccessKey{ID: id, Active: m.Status == types.StatusTypeActive, Created: m.CreateDate.UTC()})
+		}
+		p.more, p.next, p.x = out.IsTruncated, out.Marker, x
+		return p, nil
+	})
 }
 
 // CreateAccessKey makes an access key. It is sent at most once: after an error
@@ -100,6 +102,105 @@ func (c *Client) AccessKeyUsed(ctx context.Context, creds broker.Credentials, us
 		return time.Time{}, k.nonsense(x, errors.New("it does not say when"))
 	}
 	return aws.ToTime(out.AccessKeyLastUsed.LastUsedDate), nil
+}
+
+// Groups lists the names of the groups that a user is in.
+func (c *Client) Groups(ctx context.Context, creds broker.Credentials, userARN, endpoint string) ([]string, error) {
+	k, user, err := c.iamCall("ListGroupsForUser", "list the user's groups", creds, userARN)
+	if err == nil {
+		err = k.redirect(endpoint)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return list(k, func(marker *string) (p part[string], err error) {
+		out, x, err := doIAM(ctx, c, k, c.iam.ListGroupsForUser, &awsiam.ListGroupsForUserInput{UserName: user, Marker: marker})
+		if err != nil {
+			return p, err
+		}
+		for _, g := range out.Groups {
+			name := aws.ToString(g.GroupName)
+			if !only(name, 1, 128, isNameByte) {
+				return p, k.nonsense(x, errors.New("it lists what is no group"))
+			}
+			p.of = append(p.of, name)
+		}
+		p.more, p.next, p.x = out.IsTruncated, out.Marker, x
+		return p, nil
+	})
+}
+
+// MFADevices lists a user's MFA devices, security keys included.
+func (c *Client) MFADevices(ctx context.Context, creds broker.Credentials, userARN, endpoint string) ([]broker.MFADevice, error) {
+	k, user, err := c.iamCall("ListMFADevices", "list the user's MFA devices", creds, userARN)
+	if err == nil {
+		err = k.redirect(endpoint)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return list(k, func(marker *string) (p part[broker.MFADevice], err error) {
+		out, x, err := doIAM(ctx, c, k, c.iam.ListMFADevices, &awsiam.ListMFADevicesInput{UserName: user, Marker: marker})
+		if err != nil {
+			return p, err
+		}
+		for _, d := range out.MFADevices {
+			serial := aws.ToString(d.SerialNumber)
+			if !isSerial(serial) || d.EnableDate == nil {
+				return p, k.nonsense(x, errors.New("it lists what is no MFA device"))
+			}
+			p.of = append(p.of, broker.MFADevice{Serial: serial, Enabled: d.EnableDate.UTC()})
+		}
+		p.more, p.next, p.x = out.IsTruncated, out.Marker, x
+		return p, nil
+	})
+}
+
+// maxParts bounds a listing. IAM may give a part with less in it than there
+// is room for, and users have at most ten of anything that is listed here.
+const maxParts = 16
+
+// A part is what one answer holds of a listing.
+type part[V any] struct {
+	of   []V
+	more bool
+	next *string // the marker of the part after it
+	x    *exchange
+}
+
+// list asks for a whole listing: ask gets the marker of the part to ask for,
+// nil for the first.
+func list[V any](k *call, ask func(marker *string) (part[V], error)) ([]V, error) {
+	var all []V
+	var marker *string
+	for n := 1; ; n++ {
+		p, err := ask(marker)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p.of...)
+		switch {
+		case !p.more:
+			return all, nil
+		case aws.ToString(p.next) == "" || marker != nil && *p.next == *marker:
+			return nil, k.nonsense(p.x, errors.New("it is not all, and does not say where the rest is"))
+		case n == maxParts:
+			return nil, k.nonsense(p.x, errors.New("the listing does not come to an end"))
+		}
+		marker = p.next
+	}
+}
+
+// redirect makes k go to the endpoint that a profile names, "" for none.
+func (k *call) redirect(endpoint string) error {
+	if endpoint == "" {
+		return nil
+	}
+	if err := checkEndpoint(endpoint); err != nil {
+		return broker.Errorf(broker.CodeConfig, "%s: endpoint_url: %w", k.doing, err)
+	}
+	k.endpoint = endpoint
+	return nil
 }
 
 // iamCall prepares a call about a user. IAM has one endpoint in a partition,

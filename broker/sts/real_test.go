@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -321,6 +322,12 @@ func TestMoto(t *testing.T) {
 		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:AssumeRole","Principal":{"AWS":"arn:aws:iam::123456789012:user/alice"}}]}`)
 	iam(`Action=CreateRole&RoleName=Other&AssumeRolePolicyDocument=` +
 		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:AssumeRole","Principal":{"AWS":"arn:aws:iam::123456789012:user/bob"}}]}`)
+	for _, group := range []string{"developers", "on-call"} {
+		iam("Action=CreateGroup&GroupName=" + group)
+		iam("Action=AddUserToGroup&UserName=alice&GroupName=" + group)
+	}
+	iam("Action=CreateVirtualMFADevice&VirtualMFADeviceName=alice")
+	iam("Action=EnableMFADevice&UserName=alice&SerialNumber=arn:aws:iam::123456789012:mfa/alice&AuthenticationCode1=123456&AuthenticationCode2=654321")
 	req, _ := http.NewRequestWithContext(ctx, "POST", url+"/moto-api/reset-auth", strings.NewReader("0"))
 	req.Header.Set("Content-Type", "text/plain")
 	if res, err := http.DefaultClient.Do(req); err != nil || res.StatusCode != 200 {
@@ -349,8 +356,18 @@ func TestMoto(t *testing.T) {
 	_, err = c.AssumeRole(ctx, alice, role, at)
 	wantError(t, err, broker.CodeAWSDenied, "AccessDenied", "trust policy does not name")
 
-	// Its two keys, the limit, and the end of one.
+	// Who it is: its groups and its device.
 	const user = "arn:aws:iam::123456789012:user/alice"
+	if groups, err := c.Groups(ctx, alice, user, ""); err != nil || !slices.Equal(groups, []string{"developers", "on-call"}) {
+		t.Errorf("groups %q, %v", groups, err)
+	}
+	if devices, err := c.MFADevices(ctx, alice, user, ""); err != nil || len(devices) != 1 || devices[0].Serial != "arn:aws:iam::123456789012:mfa/alice" || devices[0].Enabled.IsZero() {
+		t.Errorf("devices %+v, %v", devices, err)
+	}
+	_, err = c.Groups(ctx, alice, "arn:aws:iam::123456789012:user/nobody", "")
+	wantError(t, err, broker.CodeAWSDenied, "NoSuchEntity")
+
+	// Its two keys, the limit, and the end of one.
 	made2, err := c.CreateAccessKey(ctx, alice, user)
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,7 @@
 // Package sts calls AWS's Security Token Service for the daemon: which
 // identity some credentials have, a session of a long-term key, a session of
 // a role; and of Identity and Access Management what it takes to replace a
-// key. [Client] implements [broker.STS] and [broker.IAM].
+// key and to say who its user is. [Client] implements [broker.STS] and [broker.IAM].
 //
 // A client goes where its [Config] and the call's [broker.Target] say and
 // nowhere else. It is built from explicit options, never from the SDK's
@@ -404,7 +404,7 @@ func (k *call) check() error {
 	if t := k.creds.SessionToken; !t.IsZero() && !isSecret(t.RevealBytes(), maxToken) {
 		return broker.Errorf(broker.CodeConfig, "the session token is not printable ASCII of a token's length")
 	}
-	if s := k.serial; s != "" && !only(s, 9, 256, func(c byte) bool { return isNameByte(c) || c == '/' || c == ':' }) {
+	if s := k.serial; s != "" && !isSerial(s) {
 		return broker.Errorf(broker.CodeConfig, "mfa_serial %.100q is not the ARN or the serial number of an MFA device", s)
 	}
 	if !k.code.IsZero() && !only(k.code.Reveal(), 6, 6, isDigit) {
