@@ -24,7 +24,7 @@ import (
 type Config struct {
 	Keys     KeyStore
 	STS      STS
-	IAM      IAM      // nil: keys cannot be rotated
+	IAM      IAM      // nil: keys cannot be rotated, and nothing is known of their users
 	Notes    Notebook // nil: what is noted of keys lasts as long as the Broker
 	Log      Log
 	Profiles Resolver
@@ -113,12 +113,22 @@ type query struct {
 // the same path; the error is an *[Error].
 func (b *Broker) Credentials(ctx context.Context, caller Caller, req Request) (Grant, error) {
 	q := &query{}
+	s, err := b.pass(ctx, caller, q, req)
+	if err != nil {
+		return Grant{}, err
+	}
+	return Grant{Credentials: s.creds, Profile: q.profile, Region: cmp.Or(req.Region, q.chain.Region), SessionID: s.id}, nil
+}
+
+// pass takes a request through the gate: what it returns is recorded and may
+// leave. Its error is recorded too, or an *[AskError].
+func (b *Broker) pass(ctx context.Context, caller Caller, q *query, req Request) (*session, error) {
 	s, fresh, err := b.resolveSession(ctx, caller, q, req)
 	if ask := (*AskError)(nil); errors.As(err, &ask) { // no answer yet
-		return Grant{}, ask
+		return nil, ask
 	}
 	if err != nil {
-		return Grant{}, b.refuse(ctx, caller, q, req.Reason, err)
+		return nil, b.refuse(ctx, caller, q, req.Reason, err)
 	}
 	served := b.event(EventCredentialsServed, OutcomeOK, caller, q)
 	served.Session = s.eventSession()
@@ -126,10 +136,10 @@ func (b *Broker) Credentials(ctx context.Context, caller Caller, req Request) (G
 	// A cached hand-out is written now and synced within a second; a minted
 	// one is on disk.
 	if err := b.cfg.Log.Append(context.WithoutCancel(ctx), served, fresh); err != nil {
-		return Grant{}, b.remember(caller, q.profile, err)
+		return nil, b.remember(caller, q.profile, err)
 	}
 	s.served(b.cfg.Clock.Now())
-	return Grant{Credentials: s.creds, Profile: q.profile, Region: cmp.Or(req.Region, q.chain.Region), SessionID: s.id}, nil
+	return s, nil
 }
 
 const (
@@ -170,24 +180,6 @@ func (b *Broker) resolveSession(ctx context.Context, caller Caller, q *query, re
 		err = Errorf(CodeConfig, "what profile %q means keeps changing", req.Profile).WithHint("try again")
 	}
 	return nil, false, err
-}
-
-// WhoAmI asks AWS whom a profile's session speaks for. The session passes the
-// gate like any other and stays in the daemon.
-func (b *Broker) WhoAmI(ctx context.Context, caller Caller, req Request) (Identity, error) {
-	grant, err := b.Credentials(ctx, caller, req)
-	if err != nil {
-		return Identity{}, err
-	}
-	q := &query{profile: req.Profile}
-	if err := b.resolve(ctx, caller.Via, req, q); err != nil {
-		return Identity{}, b.refuse(ctx, caller, q, req.Reason, err)
-	}
-	id, err := b.cfg.STS.CallerIdentity(ctx, grant.Credentials, q.target)
-	if err != nil {
-		return Identity{}, b.refuse(ctx, caller, q, req.Reason, err)
-	}
-	return id, nil
 }
 
 const (

@@ -21,6 +21,7 @@ type world struct {
 	*broker.Broker
 	keys  *fakeKeys
 	sts   *fakeSTS
+	iam   *fakeIAM // nil for none
 	log   *fakeLog
 	vault fakeVault
 	mfa   broker.MFA
@@ -42,6 +43,7 @@ func newWorldWith(t *testing.T, mfa broker.MFA) *world {
 		vault: fakeVault{},
 		keys:  &fakeKeys{keys: map[string]broker.Key{}},
 		sts:   &fakeSTS{},
+		iam:   &fakeIAM{},
 		log:   &fakeLog{},
 	}
 	w.keys.keys["alice"] = key("alice", "AKIAALICE00000000001")
@@ -57,7 +59,7 @@ func newWorldWith(t *testing.T, mfa broker.MFA) *world {
 func (w *world) start() {
 	start := time.Now()
 	w.sts.now = func() time.Time { return time.Now().Add(w.skew) }
-	w.Broker = broker.New(broker.Config{
+	cfg := broker.Config{
 		Keys: w.keys, STS: w.sts, Log: w.log, Logger: slog.New(slog.DiscardHandler),
 		Profiles: w.meaning(fakeProfiles{
 			"ops":   {Profile: "ops", Key: "alice", Region: "eu-west-1", Hops: []profiles.Hop{{Profile: "ops", RoleARN: roleARN}}},
@@ -97,7 +99,11 @@ func (w *world) start() {
 		Files:  profiles.Files{Config: "/home/alice/.aws/config", Credentials: "/home/alice/.aws/credentials"},
 		Daemon: broker.DaemonStatus{PID: 42, Version: "test"},
 		MFA:    w.mfa,
-	})
+	}
+	if w.iam != nil {
+		cfg.IAM = w.iam
+	}
+	w.Broker = broker.New(cfg)
 }
 
 func (w *world) meaning(p fakeProfiles) broker.Resolver {
@@ -247,6 +253,7 @@ type fakeSTS struct {
 	roles  []broker.AssumeRoleInput
 	tokens []broker.SessionTokenInput
 	id     broker.Identity
+	ids    map[string]broker.Identity // by access key id, where they differ from id
 }
 
 func (f *fakeSTS) call(name string) (int, error) {
@@ -286,6 +293,9 @@ func (f *fakeSTS) session(n int, d time.Duration) broker.STSSession {
 
 func (f *fakeSTS) CallerIdentity(_ context.Context, c broker.Credentials, _ broker.Target) (broker.Identity, error) {
 	_, err := f.call("GetCallerIdentity " + c.AccessKeyID)
+	if id, ok := f.ids[c.AccessKeyID]; ok {
+		return id, err
+	}
 	return f.id, err
 }
 
@@ -303,6 +313,38 @@ func (f *fakeSTS) AssumeRole(_ context.Context, c broker.Credentials, in broker.
 	f.roles = append(f.roles, in)
 	f.mu.Unlock()
 	return f.session(n, in.Duration), err
+}
+
+// fakeIAM tells of users. Its functions get the id of the key that signs.
+type fakeIAM struct {
+	broker.IAM // nil: keys are not changed
+	groups     func(ctx context.Context, keyID string) ([]string, error)
+	devices    func(ctx context.Context, keyID string) ([]broker.MFADevice, error)
+
+	mu    sync.Mutex
+	calls []string
+}
+
+func (f *fakeIAM) note(call, keyID, userARN, endpoint string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, strings.TrimSpace(call+" of "+userARN+" with "+keyID+" "+endpoint))
+}
+
+func (f *fakeIAM) Groups(ctx context.Context, c broker.Credentials, userARN, endpoint string) ([]string, error) {
+	f.note("groups", c.AccessKeyID, userARN, endpoint)
+	if f.groups == nil {
+		return nil, nil
+	}
+	return f.groups(ctx, c.AccessKeyID)
+}
+
+func (f *fakeIAM) MFADevices(ctx context.Context, c broker.Credentials, userARN, endpoint string) ([]broker.MFADevice, error) {
+	f.note("devices", c.AccessKeyID, userARN, endpoint)
+	if f.devices == nil {
+		return nil, nil
+	}
+	return f.devices(ctx, c.AccessKeyID)
 }
 
 // fakeLog keeps entries. fail, when set, decides which appends fail.

@@ -249,17 +249,30 @@ func (b *Broker) storeBase(q *query, s *base) {
 	}
 }
 
-// loadBase returns the base session that the keychain keeps for q, nil for
-// none. It counts from what it says of itself only for the right key and
-// device, not for longer than one lasts, and not from the future.
+// loadBase takes up the base session that the keychain keeps for q's key, if
+// it is of q's device. It returns nil for none.
 func (b *Broker) loadBase(q *query) *base {
+	s := b.readBase(q.key)
+	if s == nil || s.serial != q.serial {
+		return nil
+	}
+	b.mu.Lock()
+	b.baseSessions[q.promptKey()] = s
+	b.mu.Unlock()
+	return s
+}
+
+// readBase returns the base session that the keychain keeps for a key, nil for
+// none. What it says of itself counts only for the right key, not for longer
+// than one lasts, and not from the future.
+func (b *Broker) readBase(key KeyInfo) *base {
 	if b.cfg.MFA.Vault == nil {
 		return nil
 	}
-	value, err := b.cfg.MFA.Vault.Secret(context.Background(), vaultName(q.key))
+	value, err := b.cfg.MFA.Vault.Secret(context.Background(), vaultName(key))
 	if err != nil {
 		if CodeOf(err) != CodeNotFound {
-			b.cfg.Logger.Warn("the kept MFA session cannot be read", "key", q.key.Name, "err", err)
+			b.cfg.Logger.Warn("the kept MFA session cannot be read", "key", key.Name, "err", err)
 		}
 		return nil
 	}
@@ -267,26 +280,37 @@ func (b *Broker) loadBase(q *query) *base {
 	var in storedBase
 	now := b.cfg.Clock.Now()
 	if err := json.Unmarshal(value.RevealBytes(), &in); err != nil {
-		b.cfg.Logger.Warn("the kept MFA session is damaged", "key", q.key.Name)
+		b.cfg.Logger.Warn("the kept MFA session is damaged", "key", key.Name)
 		return nil
 	}
 	left := in.Expires.Sub(now)
-	if in.KeyID != q.key.AccessKeyID || in.Serial != q.serial || in.SessionToken == "" ||
+	if in.KeyID != key.AccessKeyID || in.Serial == "" || in.SessionToken == "" ||
 		left <= 0 || left > maxUserDuration || in.Verified.After(now) {
 		return nil
 	}
-	s := &base{
-		key: q.key.Name, serial: q.serial,
+	return &base{
+		key: key.Name, serial: in.Serial,
 		creds: Credentials{
 			AccessKeyID: in.AccessKeyID, SecretAccessKey: NewSecret(in.SecretAccessKey),
 			SessionToken: NewSecret(in.SessionToken), Expires: in.Expires,
 		},
 		verified: in.Verified, request: in.Request, bootEnds: b.cfg.Clock.Boot() + left,
 	}
-	b.mu.Lock()
-	b.baseSessions[q.promptKey()] = s
-	b.mu.Unlock()
-	return s
+}
+
+// keyOrProof returns what key, which is f with the stored key, gives or, where
+// AWS denies it that, what f gives with a session that MFA has proved: policies
+// may want it. prove finds such a session, or says why there is none.
+func keyOrProof[V any](key func() (V, error), prove func(denied error) (*base, error), f func(Credentials) (V, error)) (V, error) {
+	v, err := key()
+	if !refusedWith(err, accessDenied...) {
+		return v, err
+	}
+	proof, err := prove(err)
+	if err != nil {
+		return v, err
+	}
+	return f(proof.creds)
 }
 
 // dropBases forgets what was proved for a key.

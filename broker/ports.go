@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"slices"
+	"strings"
 	"time"
 
 	"gatepass/profiles"
@@ -114,6 +115,11 @@ type MFADevice struct {
 	Enabled time.Time `json:"enabled"`
 }
 
+// SecurityKey reports whether d is a FIDO security key or passkey: those sign
+// in to the console and have no codes for the API.
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_mfa_fido_supported_configurations.html
+func (d MFADevice) SecurityKey() bool { return strings.Contains(d.Serial, ":u2f/") }
+
 // An AWSRefusal is in the chain of an error with which AWS answered.
 type AWSRefusal struct {
 	Code string // AWS's own, such as "LimitExceeded"
@@ -121,6 +127,9 @@ type AWSRefusal struct {
 }
 
 func (e *AWSRefusal) Error() string { return e.Text }
+
+// accessDenied is how AWS says that a policy does not allow something.
+var accessDenied = []string{"AccessDenied", "AccessDeniedException"}
 
 // refusedWith reports whether err is AWS's refusal with one of the codes.
 func refusedWith(err error, codes ...string) bool {

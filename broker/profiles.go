@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"iter"
 	"time"
 
 	"gatepass/profiles"
@@ -168,6 +169,26 @@ func (b *Broker) describe(r profiles.Resolution, seen storedKeys) (*query, Profi
 		info.Reachable = ReachYes
 	}
 	return q, info
+}
+
+// startingWith yields the profiles in files that the gate would serve from a
+// stored key, sorted by name, each as what a request for it would be.
+func (b *Broker) startingWith(files profiles.Files, key KeyInfo) (iter.Seq[*query], error) {
+	all, err := b.cfg.Profiles.All(b.files(files))
+	if err != nil {
+		return nil, Errorf(CodeConfig, "look through the profiles: %w", err)
+	}
+	stored := storedKeys{keys: map[string]KeyInfo{key.Name: key}}
+	return func(yield func(*query) bool) {
+		for r := range all {
+			if r.Err != nil || r.Chain.Key != key.Name {
+				continue
+			}
+			if q, info := b.describe(r, stored); info.Reachable == ReachYes && !yield(q) {
+				return
+			}
+		}
+	}, nil
 }
 
 // remarks say what somebody who looks at q's profile may not expect.

@@ -587,24 +587,21 @@ func withKey[V any](ctx context.Context, r *rotation, f func(Credentials) (V, er
 // callIAM calls f with the stored key or, where AWS refuses that, with a
 // session that MFA has proved: policies may want it for changes of keys.
 func callIAM[V any](ctx context.Context, r *rotation, f func(Credentials) (V, error)) (V, error) {
-	var v V
-	var err error
-	if r.proof == nil {
-		v, err = withKey(ctx, r, f)
-		if !refusedWith(err, "AccessDenied", "AccessDeniedException") {
-			return v, err
-		}
-		proof, failed := r.mfaProof(ctx)
+	if r.proof != nil {
+		return f(r.proof.creds)
+	}
+	return keyOrProof(func() (V, error) { return withKey(ctx, r, f) }, func(denied error) (*base, error) {
+		proof, err := r.mfaProof(ctx)
 		switch {
-		case failed != nil:
-			return v, failed
+		case err != nil:
+			return nil, err
 		case proof == nil:
-			return v, AsError(err).WithHint("the user's policy must allow iam:ListAccessKeys, CreateAccessKey, UpdateAccessKey, DeleteAccessKey and GetAccessKeyLastUsed on the user itself; if it wants MFA: gatepass keys rotate %s --mfa-serial ARN", r.req.Name)
+			return nil, AsError(denied).WithHint("the user's policy must allow iam:ListAccessKeys, CreateAccessKey, UpdateAccessKey, DeleteAccessKey and GetAccessKeyLastUsed on the user itself; if it wants MFA: gatepass keys rotate %s --mfa-serial ARN", r.req.Name)
 		}
 		r.proof = proof
 		r.patience = r.cfg.Clock.Boot() + provePatient // whatever time a person took
-	}
-	return f(r.proof.creds)
+		return proof, nil
+	}, f)
 }
 
 // mfaProof returns a session of the user with MFA: one that is kept, or a new
@@ -646,16 +643,13 @@ func (r *rotation) mfaQuery() *query {
 	if q.serial != "" {
 		return q
 	}
-	all, err := r.cfg.Profiles.All(r.files(r.req.Files))
+	all, err := r.startingWith(r.req.Files, r.q.key)
 	if err != nil {
 		return q
 	}
 	for p := range all {
-		if p.Err != nil || p.Chain == nil || p.Chain.Key != r.req.Name {
-			continue
-		}
-		if serial, process, err := mfaOf(p.Chain); err == nil && serial != "" {
-			q.profile, q.serial, q.mfaProcess = p.Name, serial, process
+		if p.serial != "" {
+			q.profile, q.serial, q.mfaProcess = p.profile, p.serial, p.mfaProcess
 			return q
 		}
 	}

@@ -27,7 +27,7 @@ type workshop struct {
 	vault fakeVault
 	notes map[string]broker.KeyNote
 	log   *fakeLog
-	aws   *fakeIAM
+	aws   *userKeys
 
 	mu    sync.Mutex
 	steps []string // what was asked of the edges
@@ -49,7 +49,7 @@ const oldID, newSecret = "AKIAALICE00000000001", "secret-of-a-new-key-0123456789
 func newWorkshop(t trip) *workshop {
 	w := &workshop{
 		keys: &fakeKeys{keys: map[string]broker.Key{"alice": key("alice", oldID)}}, vault: fakeVault{}, log: &fakeLog{},
-		aws:  &fakeIAM{keys: map[string]*iamKey{oldID: {active: true, secret: longTermSecret, created: time.Now().Add(-1000 * time.Hour)}}},
+		aws:  &userKeys{keys: map[string]*iamKey{oldID: {active: true, secret: longTermSecret, created: time.Now().Add(-1000 * time.Hour)}}},
 		trip: t,
 	}
 	w.start()
@@ -61,7 +61,7 @@ func newWorkshop(t trip) *workshop {
 func (w *workshop) start() {
 	start := time.Now()
 	w.Broker = broker.New(broker.Config{
-		Keys: tripKeys{w}, STS: tripAWS{w}, IAM: tripAWS{w}, Notes: tripNotes{w}, Log: tripLog{w},
+		Keys: tripKeys{w}, STS: tripAWS{w: w}, IAM: tripAWS{w: w}, Notes: tripNotes{w}, Log: tripLog{w},
 		Profiles: fakeProfiles{"ops": {Profile: "ops", Key: "alice", Hops: []profiles.Hop{{Profile: "ops", RoleARN: roleARN}}}},
 		MFA:      broker.MFA{Vault: tripVault{w}},
 		Logger:   slog.New(slog.DiscardHandler),
@@ -158,8 +158,8 @@ func (l tripLog) Append(ctx context.Context, e broker.Event, durable bool) error
 
 func (l tripLog) Status() broker.LogStatus { return broker.LogStatus{} }
 
-// fakeIAM knows the keys of one user.
-type fakeIAM struct {
+// userKeys are the keys of one user, at AWS.
+type userKeys struct {
 	keys map[string]*iamKey
 	made int
 	// refuse is asked before each call, with its name; nil refuses nothing.
@@ -174,7 +174,7 @@ type iamKey struct {
 }
 
 // as does f for whoever has creds.
-func (a *fakeIAM) as(call string, creds broker.Credentials, f func() error) error {
+func (a *userKeys) as(call string, creds broker.Credentials, f func() error) error {
 	a.calls = append(a.calls, call)
 	if a.refuse != nil {
 		if err := a.refuse(call); err != nil {
@@ -193,7 +193,7 @@ func refusal(code broker.Code, aws string) error {
 	return broker.Errorf(code, "%w", &broker.AWSRefusal{Code: aws, Text: "AWS says " + aws})
 }
 
-func (a *fakeIAM) named(id string, f func(*iamKey)) error {
+func (a *userKeys) named(id string, f func(*iamKey)) error {
 	k := a.keys[id]
 	if k == nil {
 		return refusal(broker.CodeAWSDenied, "NoSuchEntity")
@@ -203,7 +203,10 @@ func (a *fakeIAM) named(id string, f func(*iamKey)) error {
 }
 
 // tripAWS is the STS and the IAM of a workshop.
-type tripAWS struct{ w *workshop }
+type tripAWS struct {
+	broker.IAM // nil: about its keys alone
+	w          *workshop
+}
 
 func (a tripAWS) do(call string, creds broker.Credentials, f func() error) error {
 	return a.w.step(call, func() error { return a.w.aws.as(call, creds, f) })

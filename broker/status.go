@@ -56,19 +56,11 @@ func (b *Broker) Status(ctx context.Context) (Status, error) {
 		if s.left(b.cfg.Clock) <= 0 {
 			continue
 		}
-		row := SessionStatus{
-			ID: s.id, Profile: s.q.profile, Account: s.creds.AccountID, RoleARN: roleARN(s.q.chain),
-			Key: s.q.key.Name, AccessKeyID: s.creds.AccessKeyID,
-			Issued: s.issued, Expires: s.creds.Expires, Served: s.handouts.Load(),
-		}
-		if at := s.lastServed.Load(); at != 0 {
-			row.LastServed = time.Unix(0, at)
-		}
-		st.Sessions = append(st.Sessions, row)
+		st.Sessions = append(st.Sessions, s.status())
 	}
 	for _, s := range b.baseSessions {
 		if s.left(b.cfg.Clock) > 0 {
-			st.Proofs = append(st.Proofs, ProofStatus{Key: s.key, Serial: s.serial, Verified: s.verified, Expires: s.creds.Expires})
+			st.Proofs = append(st.Proofs, s.status())
 		}
 	}
 	slices.SortFunc(st.Proofs, func(x, y ProofStatus) int {
@@ -78,6 +70,22 @@ func (b *Broker) Status(ctx context.Context) (Status, error) {
 		return cmp.Or(cmp.Compare(x.Profile, y.Profile), x.Issued.Compare(y.Issued))
 	})
 	return st, nil
+}
+
+func (s *session) status() SessionStatus {
+	st := SessionStatus{
+		ID: s.id, Profile: s.q.profile, Account: s.creds.AccountID, RoleARN: roleARN(s.q.chain),
+		Key: s.q.key.Name, AccessKeyID: s.creds.AccessKeyID,
+		Issued: s.issued, Expires: s.creds.Expires, Served: s.handouts.Load(),
+	}
+	if at := s.lastServed.Load(); at != 0 {
+		st.LastServed = time.Unix(0, at)
+	}
+	return st
+}
+
+func (s *base) status() ProofStatus {
+	return ProofStatus{Key: s.key, Serial: s.serial, Verified: s.verified, Expires: s.creds.Expires}
 }
 
 // keychainState asks the keychain how it is. It never prompts.

@@ -85,8 +85,9 @@ func (c *Client) Credentials(ctx context.Context, in CredentialsRequest) (docume
 	return ans.body, Header{Region: ans.region, Session: ans.session}, nil
 }
 
-// WhoAmI asks AWS, through the daemon, whose session the profile is.
-func (c *Client) WhoAmI(ctx context.Context, in CredentialsRequest) (id broker.Identity, err error) {
+// WhoAmI asks AWS, through the daemon, whose session the profile is, and who
+// is behind it.
+func (c *Client) WhoAmI(ctx context.Context, in CredentialsRequest) (id broker.IdentityDetail, err error) {
 	err = c.Call(ctx, "POST", PathWhoAmI, in, &id)
 	return id, err
 }

@@ -51,7 +51,7 @@ const MaxBody = 64 << 10
 // The routes.
 const (
 	PathCredentials = "/v1/credentials"    // POST CredentialsRequest → the credential_process document
-	PathWhoAmI      = "/v1/whoami"         // POST CredentialsRequest → broker.Identity
+	PathWhoAmI      = "/v1/whoami"         // POST CredentialsRequest, its profile optional → broker.IdentityDetail
 	PathStatus      = "/v1/status"         // GET → broker.Status
 	PathKeys        = "/v1/keys"           // GET → KeysResponse; POST AddKeyRequest → broker.KeyInfo
 	PathKeysRotate  = "/v1/keys/rotate"    // POST RotateKeyRequest → broker.Rotated

@@ -8,7 +8,7 @@ const firstScreen = `gatepass keeps your AWS access keys in the OS keychain, ass
 program asks, and writes down who asked.
 
   gatepass keys add work         store an IAM user's access key
-  gatepass whoami ops            check that the profile ops works
+  gatepass whoami ops            who you are there; that the profile ops works
   gatepass export ops            print a session for a shell
   gatepass status                what runs, what is cached, what was refused
   gatepass audit list            who asked for which role, and when
@@ -35,7 +35,7 @@ const rootHelp = `usage: gatepass COMMAND [ARGUMENTS] [FLAGS]
 
   credential-process NAME    print a session for the AWS CLI and the SDKs
   export [NAME]              print a session for a shell, a file or a tool
-  whoami [NAME]              ask AWS who a profile's session is
+  whoami [NAME]              show who you are at AWS: user, groups, MFA, roles
 
   status                     show the daemon, the sessions and the last refusal
   audit list                 show the audit log

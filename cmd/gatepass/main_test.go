@@ -306,7 +306,7 @@ func TestUsageErrors(t *testing.T) {
 		"keys list extra", "keys remove", "keys remove a b", "keys rotate", "keys rotate a b", "credential-process", "credential-process a b",
 		"credential-process --nonsense a", "credential-process a --region", "export", "export a b",
 		"export a --format nonsense", "export a --duration soon", "export a --min-left -5", "export --unset a",
-		"export --unset --format ini", "whoami", "whoami a b", "status extra", "status --json=maybe",
+		"export --unset --format ini", "whoami a b", "whoami --nonsense", "status extra", "status --json=maybe",
 		"profiles", "profiles nonsense", "profiles list extra", "profiles list --nonsense", "profiles show", "profiles show a b",
 		"audit", "audit nonsense", "audit list extra", "audit verify extra", "audit list --since whenever",
 		"audit list --until whenever", "audit list --limit some", "daemon", "daemon start extra",

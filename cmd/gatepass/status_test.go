@@ -116,36 +116,6 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-func TestWhoAmI(t *testing.T) {
-	h := newHome(t)
-	h.env["AWS_PROFILE"] = "from-env"
-	var asked []string
-	h.serve(map[string]func([]byte) (int, map[string]string, string){
-		"POST " + wire.PathWhoAmI: func(body []byte) (int, map[string]string, string) {
-			var r wire.CredentialsRequest
-			if err := json.Unmarshal(body, &r); err != nil {
-				t.Error(err)
-			}
-			asked = append(asked, r.Profile+" "+r.Via)
-			return 200, nil, jsonOf(t, broker.Identity{Account: "111122223333", ARN: "arn:aws:sts::111122223333:assumed-role/Ops/alice", UserID: "AROA:alice"})
-		},
-	})
-	want := "account  111122223333\narn      arn:aws:sts::111122223333:assumed-role/Ops/alice\n"
-	for _, args := range [][]string{{"whoami", "ops"}, {"whoami"}} {
-		if r := h.run(args...); r != (result{stdout: want}) {
-			t.Errorf("%q: %+v", args, r)
-		}
-	}
-	if r := h.run("whoami", "ops", "--json"); !strings.Contains(r.stdout, `"user_id": "AROA:alice"`) {
-		t.Errorf("--json: %+v", r)
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if strings.Join(asked, ",") != "ops whoami,from-env whoami,ops whoami" {
-		t.Errorf("asked %q", asked)
-	}
-}
-
 // A daemon that was started under another XDG_RUNTIME_DIR is found by the
 // audit log's lock.
 func TestDaemonFoundByTheAuditLog(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -208,11 +209,11 @@ func TestAnswers(t *testing.T) {
 	if !reflect.DeepEqual(h.broker.asked[0], want) || caller.Via != "export" || caller.PID != os.Getpid() && caller.PID != 0 || caller.User == "" {
 		t.Errorf("asked %+v by %+v", h.broker.asked[0], caller)
 	}
-	if id, err := c.WhoAmI(ctx, wire.CredentialsRequest{Profile: "ops"}); err != nil || id.Account != "111122223333" {
+	if id, err := c.WhoAmI(ctx, wire.CredentialsRequest{}); err != nil || id.Account != "111122223333" || !slices.Equal(id.Groups, []string{"developers"}) {
 		t.Errorf("WhoAmI = %+v, %v", id, err)
 	}
-	if caller := h.broker.callers[1]; caller.Via != "whoami" {
-		t.Errorf("whoami via %q", caller.Via)
+	if caller, asked := h.broker.callers[1], h.broker.asked[1].(broker.Request); caller.Via != "whoami" || asked.Profile != "" {
+		t.Errorf("whoami via %q, of profile %q", caller.Via, asked.Profile)
 	}
 	if s, err := c.Status(ctx); err != nil || s.Daemon.Version != "test" {
 		t.Errorf("Status = %+v, %v", s, err)

@@ -42,7 +42,7 @@ const (
 // they are.
 type Broker interface {
 	Credentials(context.Context, broker.Caller, broker.Request) (broker.Grant, error)
-	WhoAmI(context.Context, broker.Caller, broker.Request) (broker.Identity, error)
+	WhoAmI(context.Context, broker.Caller, broker.Request) (broker.IdentityDetail, error)
 	AddKey(context.Context, broker.Caller, broker.NewKey) (broker.KeyInfo, error)
 	Keys(context.Context, broker.Caller) ([]broker.KeyState, error)
 	RotateKey(context.Context, broker.Caller, broker.RotateRequest) (broker.Rotated, error)
@@ -158,6 +158,9 @@ type request struct {
 
 func (s *Server) credentials(r *request) (any, error) {
 	req, via, err := credentialsRequest(r.body)
+	if err == nil && req.Profile == "" {
+		err = broker.Errorf(broker.CodeUsage, "no profile is named")
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -48,9 +48,12 @@ func (f *fakeBroker) Credentials(ctx context.Context, c broker.Caller, r broker.
 	return grant(), nil
 }
 
-func (f *fakeBroker) WhoAmI(_ context.Context, c broker.Caller, r broker.Request) (broker.Identity, error) {
+func (f *fakeBroker) WhoAmI(_ context.Context, c broker.Caller, r broker.Request) (broker.IdentityDetail, error) {
 	f.note(c, r)
-	return broker.Identity{Account: "111122223333", ARN: "arn:aws:sts::111122223333:assumed-role/Ops/alice-s1", UserID: "AROA:alice-s1"}, nil
+	return broker.IdentityDetail{
+		Identity: broker.Identity{Account: "111122223333", ARN: "arn:aws:sts::111122223333:assumed-role/Ops/alice-s1", UserID: "AROA:alice-s1"},
+		Groups:   []string{"developers"},
+	}, nil
 }
 
 func (f *fakeBroker) AddKey(_ context.Context, c broker.Caller, k broker.NewKey) (broker.KeyInfo, error) {

@@ -179,14 +179,12 @@ func decode(body []byte, into any) error {
 	return nil
 }
 
-// credentialsRequest reads the body of a request for a profile.
+// credentialsRequest reads the body of a request for a profile, which need not
+// be named in it.
 func credentialsRequest(body []byte) (req broker.Request, via string, err error) {
 	var in wire.CredentialsRequest
 	if err := decode(body, &in); err != nil {
 		return req, "", err
-	}
-	if in.Profile == "" {
-		return req, "", broker.Errorf(broker.CodeUsage, "no profile is named")
 	}
 	if err := checkFiles(in.ConfigFile, in.CredentialsFile); err != nil {
 		return req, "", err
