@@ -235,7 +235,8 @@ func (m *importing) environment(id string, secret broker.Secret, stored []broker
 // needed any more.
 func (m *importing) adopt(names []string) (proved []string, err error) {
 	through := map[string][]string{}
-	done := map[string]bool{}
+	done, refused := map[string]bool{}, map[string]bool{}
+	needed := map[string]error{} // why the plaintext of a key is, by a profile that starts with it
 	for _, name := range names {
 		m.edit.Leave(name)
 		through[name] = m.edit.Through(name)
@@ -250,6 +251,7 @@ func (m *importing) adopt(names []string) (proved []string, err error) {
 		for _, r := range results[1:] {
 			if r.Err != nil {
 				m.tell(r.Profile, "is left as it is: %s", explained(r.Err))
+				refused[r.Profile], needed[name] = true, stillNeeded(r.Profile, r.Err)
 			}
 		}
 		for _, n := range adoptedNow(results) {
@@ -275,17 +277,27 @@ func (m *importing) adopt(names []string) (proved []string, err error) {
 			m.tell(name, "is served by gatepass now")
 		}
 		for _, n := range through[name] {
-			if !done[n] {
+			if refused[n] {
 				continue
 			}
-			if err := m.prove(n); err != nil {
+			switch err := m.prove(n); {
+			case err != nil:
 				m.tell(n, "is left as it is: %s", broker.AsError(err).Message)
-				back = append(back, n)
-				continue
+				if done[n] {
+					back = append(back, n)
+				}
+				// What AWS refuses to us it refuses to others with that key.
+				if broker.CodeOf(err) != broker.CodeAWSDenied {
+					needed[name] = stillNeeded(n, err)
+				}
+			case done[n]:
+				m.tell(n, "is served by gatepass now")
 			}
-			m.tell(n, "is served by gatepass now")
 		}
-		return false
+		if needed[name] != nil {
+			m.leave(name, needed[name])
+		}
+		return needed[name] != nil
 	})
 	if len(back) > 0 {
 		m.edit.Restore(back...)
@@ -294,6 +306,12 @@ func (m *importing) adopt(names []string) (proved []string, err error) {
 		}
 	}
 	return proved, nil
+}
+
+// stillNeeded says that a profile may be served with the plaintext key alone,
+// for the reason err.
+func stillNeeded(profile string, err error) error {
+	return broker.Errorf(broker.CodeOf(explained(err)), "the profile %s starts with it, and is not served by gatepass", profile)
 }
 
 func adoptedNow(results []profiles.Adoption) (names []string) {
