@@ -73,6 +73,10 @@ type AssumeRoleInput struct {
 	Tags           []profiles.Tag
 	TransitiveTags []string
 	PolicyARNs     []string
+
+	// Chained says that another role's session asks. It is not sent: it
+	// explains refusals.
+	Chained bool
 }
 
 // An STSSession is what GetSessionToken and AssumeRole return.

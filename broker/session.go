@@ -272,7 +272,7 @@ func (b *Broker) callSTS(ctx context.Context, start source, q *query, name strin
 		in := AssumeRoleInput{
 			RoleARN: hop.RoleARN, SessionName: hop.SessionName, ExternalID: hop.ExternalID,
 			SourceIdentity: hop.SourceIdentity, Tags: hop.Tags, TransitiveTags: hop.TransitiveTags,
-			Duration: minDuration,
+			Duration: minDuration, Chained: i > 0,
 		}
 		if in.SessionName == "" {
 			in.SessionName = name

@@ -235,10 +235,13 @@ func (k *call) deniedHint(text string) string {
 	} else {
 		may = append(may, "the external_id is wrong")
 	}
-	if in.SerialNumber == "" && k.creds.SessionToken.IsZero() {
-		may = append(may, "it requires MFA, and no mfa_serial is set")
-	} else {
+	switch {
+	case in.Chained:
+		may = append(may, "it requires MFA, which the session of a role never has")
+	case !k.creds.SessionToken.IsZero():
 		may = append(may, "the MFA sign-in is too old for it")
+	case in.SerialNumber == "":
+		may = append(may, "it requires MFA, and no mfa_serial is set")
 	}
 	may = append(may, fmt.Sprintf("it wants another role_session_name than %.64q", in.SessionName))
 	if in.SourceIdentity != "" {

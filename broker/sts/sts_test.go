@@ -192,7 +192,9 @@ func TestRefusalsOfAWS(t *testing.T) {
 			broker.CodeAWSDenied, []string{"assume role " + roleARN + ": AWS refused: AccessDenied: User: arn", "requires an external_id", "requires MFA", "does not exist"}, 1},
 		"denied with parameters": {403, "AccessDenied", notAuthorized + "sts:AssumeRole", func(in *broker.AssumeRoleInput) {
 			in.ExternalID, in.SerialNumber, in.SourceIdentity, in.Tags = "ext-1", "arn:aws:iam::111122223333:mfa/a", "alice", []profiles.Tag{{Key: "a"}}
-		}, broker.CodeAWSDenied, []string{"external_id is wrong", "MFA sign-in is too old", "sts:SetSourceIdentity", "sts:TagSession"}, 1},
+		}, broker.CodeAWSDenied, []string{"external_id is wrong", "sts:SetSourceIdentity", "sts:TagSession"}, 1},
+		"denied to a role": {403, "AccessDenied", notAuthorized + "sts:AssumeRole", func(in *broker.AssumeRoleInput) { in.Chained = true },
+			broker.CodeAWSDenied, []string{"it requires MFA, which the session of a role never has; it wants another"}, 1},
 		"tag session":     {403, "AccessDenied", notAuthorized + "sts:TagSession on resource: x", nil, broker.CodeAWSDenied, []string{"trust policy must allow sts:TagSession"}, 1},
 		"source identity": {403, "AccessDenied", notAuthorized + "sts:SetSourceIdentity on resource: x", nil, broker.CodeAWSDenied, []string{"trust policy must allow sts:SetSourceIdentity"}, 1},
 		"session name":    {403, "AccessDenied", notAuthorized + "sts:AssumeRole", nil, broker.CodeAWSDenied, []string{`another role_session_name than "alice-`}, 1},
@@ -249,6 +251,36 @@ func TestRefusalsOfAWS(t *testing.T) {
 				t.Errorf("%d attempts, want %d", n, tc.attempts)
 			}
 		})
+	}
+}
+
+// What a refusal says of MFA depends on who asks.
+func TestDeniedForMFA(t *testing.T) {
+	f := newFake(t, func(w http.ResponseWriter, r *http.Request) { refuse(w, 403, "AccessDenied", "not authorized") })
+	c := newClient(t, sts.Config{EndpointURL: f.URL})
+	proved := broker.Credentials{AccessKeyID: "ASIAIOSFODNN7EXAMPLE", SecretAccessKey: broker.NewSecret(secretKey), SessionToken: broker.NewSecret(strings.Repeat("a-session-token/", 8))}
+	device := assume()
+	device.SerialNumber, device.TokenCode = "arn:aws:iam::111122223333:mfa/alice", broker.NewSecret("123456")
+	chained := assume()
+	chained.Chained = true
+	says := []string{"no mfa_serial is set", "the MFA sign-in is too old for it", "the session of a role never has"}
+	for name, tc := range map[string]struct {
+		creds broker.Credentials
+		in    broker.AssumeRoleInput
+		want  string // of says; "" for none
+	}{
+		"a key":                 {key(), assume(), says[0]},
+		"a key with a code":     {key(), device, ""},
+		"a session with MFA":    {proved, assume(), says[1]},
+		"the session of a role": {proved, chained, says[2]},
+	} {
+		_, err := c.AssumeRole(t.Context(), tc.creds, tc.in, broker.Target{})
+		hint := wantError(t, err, broker.CodeAWSDenied).Hint
+		for _, s := range says {
+			if strings.Contains(hint, s) != (s == tc.want) {
+				t.Errorf("%s: %s", name, hint)
+			}
+		}
 	}
 }
 
