@@ -1,0 +1,69 @@
+package broker_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gatepass/broker"
+)
+
+// A proof that either clock says is over proves nothing: the user is asked
+// again, also by a daemon that finds it in the keychain.
+func TestNoExpiredProofCounts(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		jump     func(*world)
+		restart  bool
+		outlives bool // the proof
+	}{
+		{"nothing happens", func(*world) {}, false, true},
+		{"a restart", func(*world) {}, true, true},
+		{"two hours of sleep", func(w *world) { w.slept, w.skew = 2*time.Hour, 2*time.Hour }, false, true},
+		{"a night's sleep", func(w *world) { w.slept, w.skew = 9*time.Hour, 9*time.Hour }, false, false},
+		{"the wall clock alone", func(w *world) { w.skew = 9 * time.Hour }, false, false},
+		{"suspend, with the wall clock set back", func(w *world) { w.slept, w.skew = 9*time.Hour, -time.Hour }, false, false},
+		{"a restart after a night's sleep", func(w *world) { w.skew = 9 * time.Hour }, true, false},
+		{"a restart with the wall clock set back", func(w *world) { w.skew = -time.Hour }, true, false},
+	} {
+		for _, profile := range []string{"mfa", "plainmfa"} { // a role of it, and the session itself
+			t.Run(tt.name+", "+profile, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t)
+					first, err := w.run(t.Context(), w.person(7, profile, types("123456")))
+					if err != nil {
+						t.Fatal(err)
+					}
+					tt.jump(w)
+					if tt.restart {
+						w.start()
+					}
+					p := w.person(8, profile, types("654321"))
+					g, err := w.run(t.Context(), p)
+					if err != nil || (len(p.asked) == 0) != tt.outlives {
+						t.Fatalf("asked %d times, %v", len(p.asked), err)
+					}
+					if !tt.outlives && (g.SessionID == first.SessionID || g.Credentials.AccessKeyID == first.Credentials.AccessKeyID) {
+						t.Error("what had expired was served")
+					}
+					if left := g.Credentials.Expires.Sub(time.Now().Add(w.skew)); left <= 0 {
+						t.Errorf("served with %s left", left)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A proof that ends soon starts no chain that it would not see through.
+func TestProofNearItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		if _, err := w.run(t.Context(), w.person(7, "mfa", types("123456"))); err != nil {
+			t.Fatal(err)
+		}
+		w.slept, w.skew = 8*time.Hour-time.Minute, 8*time.Hour-time.Minute
+		_, err := w.run(t.Context(), w.person(8, "mfa", nil))
+		wantCode(t, err, broker.CodePromptUnavailable)
+	})
+}
