@@ -3,6 +3,8 @@ package broker
 import (
 	"context"
 	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -10,6 +12,7 @@ import (
 // A KeyNote is what is noted of a stored key beside the keychain. It holds no
 // secret, and losing it loses no key.
 type KeyNote struct {
+	Created  time.Time `json:"created,omitzero"`   // when AWS made it, where that could be seen
 	LastUsed time.Time `json:"last_used,omitzero"` // by us, to the hour
 	Rotated  time.Time `json:"rotated,omitzero"`   // when this key took its predecessor's place
 	Rotation *Rotation `json:"rotation,omitempty"` // one that is not finished
@@ -27,6 +30,26 @@ type Notebook interface {
 	// SaveNotes replaces the notes: they are on disk when it returns, and
 	// after a crash the old ones or the new ones are.
 	SaveNotes(map[string]KeyNote) error
+}
+
+// lookPatience is how long AWS may take to say when a key was made.
+const lookPatience = 5 * time.Second
+
+// noteMade notes when AWS made a key, where its user may see that. A key that
+// is years old is not new for being stored just now.
+func (b *Broker) noteMade(ctx context.Context, key Key) {
+	if b.cfg.IAM == nil || !strings.Contains(key.UserARN, ":user/") {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookPatience)
+	defer cancel()
+	keys, err := b.cfg.IAM.AccessKeys(ctx, key.Credentials(), key.UserARN)
+	if at := slices.IndexFunc(keys, func(k AccessKey) bool { return k.ID == key.AccessKeyID }); at >= 0 {
+		err = b.notes.update(ctx, key.Name, func(n *KeyNote) { n.Created = keys[at].Created })
+	}
+	if err != nil {
+		b.cfg.Logger.Info("when a key was made is not known", "key", key.Name, "err", err)
+	}
 }
 
 // useResolution is how exactly the last use of a key is noted.

@@ -177,6 +177,7 @@ func (b *Broker) addKey(ctx context.Context, caller Caller, k NewKey) (KeyInfo, 
 	if err := b.readBack(ctx, key); err != nil {
 		return KeyInfo{}, err
 	}
+	b.noteMade(ctx, key)
 	return key.KeyInfo, nil
 }
 

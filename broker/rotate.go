@@ -426,7 +426,7 @@ func (r *rotation) replace(ctx context.Context) error {
 	if next.Keep > 0 {
 		next.Step, next.Until = StepKept, now.Add(next.Keep)
 	}
-	err := r.notes.update(detached, r.req.Name, func(n *KeyNote) { n.Rotation, n.Rotated = &next, now })
+	err := r.notes.update(detached, r.req.Name, func(n *KeyNote) { n.Rotation, n.Rotated, n.Created = &next, now, time.Time{} })
 	if err == nil {
 		r.note = next
 	}

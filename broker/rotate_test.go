@@ -670,3 +670,36 @@ func TestKeptKeyEnds(t *testing.T) {
 		w.done(t, "an hour later")
 	})
 }
+
+// A key that is stored is as old as AWS says, where its user may see that.
+func TestAddedKeyKnowsItsAge(t *testing.T) {
+	for name, refuse := range map[string]error{"seen": nil, "not to be seen": refusal(broker.CodeAWSDenied, "AccessDenied")} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorkshop(trip{})
+			clear(w.keys.keys)
+			w.aws.refuse = func(call string) error {
+				if call == "ListAccessKeys" {
+					return refuse
+				}
+				return nil
+			}
+			if _, err := w.AddKey(t.Context(), cli, broker.NewKey{Name: "alice", AccessKeyID: oldID, SecretAccessKey: broker.NewSecret(longTermSecret)}); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			made := w.aws.keys[oldID].created
+			if refuse != nil {
+				made = time.Time{}
+			}
+			if note := w.notes["alice"]; !note.Created.Equal(made) {
+				t.Errorf("%s: noted %+v, made %s", name, note, made)
+			}
+			w.aws.refuse = nil
+			if _, err := w.rotate(t); err != nil {
+				t.Fatal(err)
+			}
+			if note := w.notes["alice"]; !note.Created.IsZero() || note.Rotated.IsZero() {
+				t.Errorf("%s: after a rotation %+v", name, note)
+			}
+		})
+	}
+}

@@ -11,15 +11,17 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"gatepass/broker"
-	"gatepass/broker/wire"
 )
 
-const keysListHelp = `gatepass keys list shows the stored keys: how old each is (since it was added,
-or last rotated), when it was rotated, how long ago gatepass last used it, and
-whose it is (user@account). It never shows a secret. A key of more than 90 days
-is marked with "!"; "unfinished" stands where a rotation is.
+const keysListHelp = `gatepass keys list shows the stored keys: how old each is, when it was rotated,
+how long ago gatepass last used it, and whose it is (user@account). It never
+shows a secret. A key of more than 90 days is marked with "!"; "unfinished"
+stands where a rotation is. The age counts from when AWS made the key or, where
+its user may not see that (iam:ListAccessKeys), from when it was stored here.
 
 usage: gatepass keys list [--json]
+
+  --json          with age_days, and old for more than 90 days
 
 example:
   gatepass keys list
@@ -27,7 +29,9 @@ example:
 
 // oldKey is the age from which a key is better replaced: the 90 days of the
 // CIS AWS Foundations Benchmark.
-const oldKey = 90 * 24 * time.Hour
+const oldKey = 90 * day
+
+const day = 24 * time.Hour
 
 func keysListCommand(c *client) *cli.Command {
 	return &cli.Command{
@@ -47,7 +51,7 @@ func (c *client) keysList(ctx *cli.Context) error {
 		return err
 	}
 	if ctx.Bool("json") {
-		return c.writeJSON(wire.KeysResponse{Keys: append([]broker.KeyState{}, keys...)})
+		return c.writeJSON(listedKeys(keys, time.Now()))
 	}
 	if len(keys) == 0 {
 		say(c.stderr, "no keys are stored\nstore one: gatepass keys add NAME")
@@ -64,6 +68,26 @@ func (c *client) keysList(ctx *cli.Context) error {
 	return nil
 }
 
+// A keyListing is what a program gets: the keys and what a person sees of them.
+type keyListing struct {
+	Keys []listedKey `json:"keys"`
+}
+
+type listedKey struct {
+	broker.KeyState
+	AgeDays int  `json:"age_days"`
+	Old     bool `json:"old,omitempty"` // and better replaced
+}
+
+func listedKeys(keys []broker.KeyState, now time.Time) keyListing {
+	list := keyListing{Keys: []listedKey{}}
+	for _, k := range keys {
+		age := keyAge(k, now)
+		list.Keys = append(list.Keys, listedKey{KeyState: k, AgeDays: int(age / day), Old: age > oldKey})
+	}
+	return list
+}
+
 // keysTable is keys for a person, whose terminal has width columns (0 for no
 // terminal), and what is to be done about them.
 func keysTable(keys []broker.KeyState, now time.Time, width int) (table []byte, advice []string) {
@@ -71,7 +95,7 @@ func keysTable(keys []broker.KeyState, now time.Time, width int) (table []byte, 
 	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tACCESS KEY ID\tAGE\tROTATED\tUSED\tUSER")
 	for _, k := range keys {
-		days := int(max(0, now.Sub(keyBorn(k))) / (24 * time.Hour))
+		days := int(keyAge(k, now) / day)
 		age, rotated := fmt.Sprintf("%d d", days), "never"
 		if !k.Rotated.IsZero() {
 			rotated = k.Rotated.Local().Format("2006-01-02")
@@ -85,7 +109,7 @@ func keysTable(keys []broker.KeyState, now time.Time, width int) (table []byte, 
 			rotated = "unfinished"
 			advice = append(advice, fmt.Sprintf("%s: a rotation is unfinished since %s\nto go on: %s",
 				k.Name, rot.Started.Local().Format("2 Jan 15:04"), again))
-		case now.Sub(keyBorn(k)) > oldKey:
+		case keyAge(k, now) > oldKey:
 			age += "!"
 			advice = append(advice, fmt.Sprintf("%s: the key is %d days old\nto replace it: %s", k.Name, days, again))
 		}
@@ -101,9 +125,13 @@ func keysTable(keys []broker.KeyState, now time.Time, width int) (table []byte, 
 	return table, advice
 }
 
-// keyBorn is since when a key is known to be.
-func keyBorn(k broker.KeyState) time.Time {
-	return slices.MaxFunc([]time.Time{k.Added, k.Rotated}, time.Time.Compare)
+// keyAge is how old a key is, as far as that is known.
+func keyAge(k broker.KeyState, now time.Time) time.Duration {
+	born := k.Created
+	if born.IsZero() {
+		born = slices.MaxFunc([]time.Time{k.Added, k.Rotated}, time.Time.Compare)
+	}
+	return max(0, now.Sub(born))
 }
 
 // lastUse is how long ago that was, as exact as it is noted: to the hour.
@@ -113,10 +141,10 @@ func lastUse(t, now time.Time) string {
 		return "never"
 	case ago < time.Hour:
 		return "<1 h"
-	case ago < 24*time.Hour:
+	case ago < day:
 		return fmt.Sprintf("%d h", ago/time.Hour)
 	default:
-		return fmt.Sprintf("%d d", ago/(24*time.Hour))
+		return fmt.Sprintf("%d d", ago/day)
 	}
 }
 

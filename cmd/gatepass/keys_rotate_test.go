@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -131,23 +132,24 @@ func TestRotatedLine(t *testing.T) {
 	}
 }
 
-// Age counts from the rotation where there was one, and what is not finished
-// is said with the way on.
+// Age counts from when AWS made the key, else from its rotation, else from when
+// it was stored; what is not finished is said with the way on.
 func TestKeysTable(t *testing.T) {
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
-	const day = 24 * time.Hour
 	key := func(name string, added time.Time, note broker.KeyNote) broker.KeyState {
 		return broker.KeyState{KeyInfo: broker.KeyInfo{Name: name, AccessKeyID: testID, UserARN: "arn:aws:iam::111122223333:user/team/alice", Added: added}, KeyNote: note}
 	}
-	table, advice := keysTable([]broker.KeyState{
+	keys := []broker.KeyState{
 		key("ninety", ago(90*day), broker.KeyNote{LastUsed: ago(90 * day)}),
 		key("old", ago(90*day+time.Second), broker.KeyNote{LastUsed: ago(5 * time.Hour)}),
 		key("rotated", ago(200*day), broker.KeyNote{Rotated: ago(3 * day), LastUsed: ago(time.Minute)}),
 		key("broken", ago(200*day), broker.KeyNote{Rotation: &broker.Rotation{Step: broker.StepProve, Started: ago(time.Hour), New: otherID}}),
 		key("kept", ago(time.Hour), broker.KeyNote{Rotated: ago(time.Hour), Rotation: &broker.Rotation{Step: broker.StepKept, Old: otherID, Until: now.Add(23 * time.Hour)}}),
 		key("future", now.Add(time.Hour), broker.KeyNote{LastUsed: now.Add(time.Hour)}),
-	}, now, 80)
+		key("made", ago(time.Hour), broker.KeyNote{Created: ago(95 * day)}),
+	}
+	table, advice := keysTable(keys, now, 80)
 	want := `NAME     ACCESS KEY ID         AGE    ROTATED     USED   USER
 ninety   AKIAIOSFODNN7EXAMPLE  90 d   never       90 d   team/alice@111122223333
 old      AKIAIOSFODNN7EXAMPLE  90 d!  never       5 h    team/alice@111122223333
@@ -155,6 +157,7 @@ rotated  AKIAIOSFODNN7EXAMPLE  3 d    2026-11-21  <1 h   team/alice@111122223333
 broken   AKIAIOSFODNN7EXAMPLE  200 d  unfinished  never  team/alice@111122223333
 kept     AKIAIOSFODNN7EXAMPLE  0 d    2026-11-24  never  team/alice@111122223333
 future   AKIAIOSFODNN7EXAMPLE  0 d    never       <1 h   team/alice@111122223333
+made     AKIAIOSFODNN7EXAMPLE  95 d!  never       never  team/alice@111122223333
 `
 	if string(table) != want {
 		t.Errorf("got\n%s\nwant\n%s", table, want)
@@ -177,9 +180,19 @@ to replace it: gatepass keys rotate old
 broken: a rotation is unfinished since 24 Nov 11:00
 to go on: gatepass keys rotate broken
 kept: old key AKIAI44QH8DHBEXAMPLE lives until 25 Nov 11:00
-to end it now: gatepass keys rotate kept --finish`
+to end it now: gatepass keys rotate kept --finish
+made: the key is 95 days old
+to replace it: gatepass keys rotate made`
 	if got := strings.Join(advice, "\n"); got != wantAdvice {
 		t.Errorf("got\n%s\nwant\n%s", got, wantAdvice)
+	}
+	// A program sees the same.
+	var shown []string
+	for _, k := range listedKeys(keys, now).Keys {
+		shown = append(shown, fmt.Sprint(k.Name, " ", k.AgeDays, " ", k.Old))
+	}
+	if got := strings.Join(shown, ", "); got != "ninety 90 false, old 90 true, rotated 3 false, broken 200 true, kept 0 false, future 0 false, made 95 true" {
+		t.Error(got)
 	}
 }
 

@@ -60,6 +60,8 @@ type Key struct {
 	ID     string    `toml:"id"` // "AKIA" and 16 more
 	Secret string    `toml:"secret"`
 	Status KeyStatus `toml:"status"` // "" means [Active]
+	// Created is when it was made. Zero means 30 days before the sandbox was.
+	Created time.Time `toml:"created"`
 }
 
 // A KeyStatus says what became of a [Key]. AWS answers alike for a key that is
@@ -328,6 +330,9 @@ func (s *Sandbox) indexKeys(keys []Key, a *account, u *user) error {
 		if k.Status == "" {
 			k.Status = Active
 		}
+		if k.Created.IsZero() {
+			k.Created = s.config.Now().Add(-30 * 24 * time.Hour)
+		}
 		switch {
 		case !longTermKeyID.MatchString(k.ID):
 			return fmt.Errorf("key %q: an access key id is AKIA and 16 more capitals and digits", k.ID)
@@ -338,7 +343,7 @@ func (s *Sandbox) indexKeys(keys []Key, a *account, u *user) error {
 		case s.keys[k.ID] != nil:
 			return fmt.Errorf("key %q: declared twice", k.ID)
 		}
-		s.keys[k.ID] = &accessKey{id: k.ID, account: a, user: u, secret: k.Secret, status: k.Status, created: epoch}
+		s.keys[k.ID] = &accessKey{id: k.ID, account: a, user: u, secret: k.Secret, status: k.Status, created: k.Created}
 	}
 	return nil
 }

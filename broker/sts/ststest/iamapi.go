@@ -339,7 +339,7 @@ type getUserResult struct {
 	User    struct{ Path, UserName, UserID, Arn, CreateDate iamText }
 }
 
-// epoch is when all that a configuration declares was made.
+// epoch is when all that a configuration declares was made, but for keys.
 var epoch = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func (s *Sandbox) getUser(c *request, u *user) (any, *apiError) {
