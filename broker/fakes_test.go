@@ -331,6 +331,10 @@ func (f *fakeIAM) note(call, keyID, userARN, endpoint string) {
 	f.calls = append(f.calls, strings.TrimSpace(call+" of "+userARN+" with "+keyID+" "+endpoint))
 }
 
+func (f *fakeIAM) AccessKeys(context.Context, broker.Credentials, string) ([]broker.AccessKey, error) {
+	return nil, nil
+}
+
 func (f *fakeIAM) Groups(ctx context.Context, c broker.Credentials, userARN, endpoint string) ([]string, error) {
 	f.note("groups", c.AccessKeyID, userARN, endpoint)
 	if f.groups == nil {
