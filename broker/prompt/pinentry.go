@@ -2,6 +2,7 @@ package prompt
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -123,9 +124,9 @@ func (a assuan) answer() (data broker.Secret, err error) {
 		if err != nil {
 			return broker.Secret{}, err
 		}
-		line := strings.TrimRight(string(b), "\r\n")
-		kind, rest, _ := strings.Cut(line, " ")
-		switch kind {
+		line := bytes.TrimRight(b, "\r\n")
+		kind, rest, _ := bytes.Cut(line, []byte(" "))
+		switch string(kind) {
 		case "OK":
 			return data, nil
 		case "D":
@@ -133,7 +134,7 @@ func (a assuan) answer() (data broker.Secret, err error) {
 			clear(b)
 		case "S", "#":
 		case "ERR":
-			number, _, _ := strings.Cut(rest, " ")
+			number, _, _ := strings.Cut(string(rest), " ")
 			n, err := strconv.ParseUint(number, 10, 32)
 			if err != nil {
 				return broker.Secret{}, errors.New("it does not speak Assuan")
@@ -149,6 +150,17 @@ func escapeAssuan(s string) string {
 	return strings.NewReplacer("%", "%25", "\n", "%0A", "\r", "%0D").Replace(s)
 }
 
-func unescapeAssuan(s string) string {
-	return strings.NewReplacer("%25", "%", "%0A", "\n", "%0D", "\r").Replace(s)
+// unescapeAssuan undoes it in place: any byte may be escaped.
+func unescapeAssuan(b []byte) []byte {
+	out := b[:0]
+	for i := 0; i < len(b); i++ {
+		c := b[i]
+		if c == '%' && i+2 < len(b) {
+			if n, err := strconv.ParseUint(string(b[i+1:i+3]), 16, 8); err == nil {
+				c, i = byte(n), i+2
+			}
+		}
+		out = append(out, c)
+	}
+	return out
 }

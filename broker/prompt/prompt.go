@@ -76,46 +76,70 @@ func (p *Prompter) Ask(ctx context.Context, q broker.Question, mode string, how 
 	if mode == broker.PromptPinentry {
 		return p.pinentry(ctx, q, how)
 	}
-	env := p.env(how)
 	if runtime.GOOS == "darwin" {
-		return p.dialog(ctx, env, "osascript", "-e", appleScript, text(q))
+		return p.dialog(ctx, osascript, how, text(q))
 	}
 	if !hasDisplay(how.Env) {
 		return broker.Secret{}, unavailable("there is no display")
 	}
-	code, err := p.dialog(ctx, env, "zenity", "--entry", "--title=gatepass", "--text="+escapeMarkup(text(q)))
+	code, err := p.dialog(ctx, zenity, how, "--text="+escapeZenity(text(q)))
 	if broker.CodeOf(err) == broker.CodePromptUnavailable {
-		code, err = p.dialog(ctx, env, "kdialog", "--title", "gatepass", "--inputbox", text(q))
+		code, err = p.dialog(ctx, kdialog, how, escapeKDialog(text(q)))
 	}
 	return code, err
 }
 
+// A dialog is a program that prints what was typed.
+type dialog struct {
+	name      string
+	args, env []string
+	cancelled int    // its status when the user cancelled
+	prefix    string // of what was typed, in its output
+}
+
+var (
+	// Without the variables zenity ends with 1 for a cancel, and so does GTK
+	// where the display cannot be reached.
+	zenity = dialog{
+		name: "zenity", args: []string{"--entry", "--title=gatepass"},
+		env: []string{"ZENITY_CANCEL=101", "ZENITY_ESC=101"}, cancelled: 101,
+	}
+	kdialog = dialog{name: "kdialog", args: []string{"--title", "gatepass", "--inputbox"}, cancelled: 1}
+	// osascript ends with 1 for every error.
+	osascript = dialog{name: "osascript", args: []string{"-e", appleScript}, prefix: "="}
+)
+
 // appleScript shows its argument; the text is no part of the script.
 const appleScript = `on run argv
+try
 display dialog (item 1 of argv) default answer "" with title "gatepass"
-return text returned of result
+return "=" & text returned of result
+on error number -128
+return "cancelled"
+end try
 end run`
 
-// dialog runs a program that prints what was typed and ends with 1 when the
-// user cancelled.
-func (p *Prompter) dialog(ctx context.Context, env []string, name string, args ...string) (broker.Secret, error) {
-	path, err := p.cfg.Look(name)
+// dialog runs d with its last argument.
+func (p *Prompter) dialog(ctx context.Context, d dialog, how broker.Reachable, arg string) (broker.Secret, error) {
+	path, err := p.cfg.Look(d.name)
 	if err != nil {
-		return broker.Secret{}, unavailable(name + " is not installed")
+		return broker.Secret{}, unavailable(d.name + " is not installed")
 	}
-	out, status, err := p.run(ctx, append([]string{path}, args...), env, nil)
+	args := append(append([]string{path}, d.args...), arg)
+	out, status, err := p.run(ctx, args, append(p.env(how), d.env...), nil)
 	defer clear(out)
+	typed, ok := bytes.CutPrefix(out, []byte(d.prefix))
 	switch {
 	case ctx.Err() != nil:
 		return broker.Secret{}, broker.Errorf(broker.CodePromptTimeout, "nobody answered the dialog")
 	case err != nil:
 		return broker.Secret{}, unavailable(err.Error())
-	case status == 1 && len(out) == 0:
+	case status == d.cancelled && (status != 0 || !ok):
 		return broker.Secret{}, broker.Errorf(broker.CodeCancelled, "cancelled in the dialog")
 	case status != 0:
-		return broker.Secret{}, unavailable(fmt.Sprintf("%s ended with status %d", name, status))
+		return broker.Secret{}, unavailable(fmt.Sprintf("%s ended with status %d", d.name, status))
 	}
-	return broker.NewSecret(bytes.TrimSpace(out)), nil
+	return broker.NewSecret(bytes.TrimSpace(typed)), nil
 }
 
 // run runs a program to its end and returns what it printed. A program that
@@ -181,39 +205,6 @@ func hasDisplay(env []string) bool {
 		}
 	}
 	return false
-}
-
-// text is what the user reads.
-func text(q broker.Question) string {
-	var b strings.Builder
-	if q.Reason != "" {
-		b.WriteString(plain(q.Reason) + "\n\n")
-	}
-	b.WriteString("Profile " + plain(q.Profile))
-	if q.Program != "" {
-		b.WriteString(", for " + plain(q.Program))
-	}
-	b.WriteString(", needs the code of the MFA device\n" + plain(q.Serial))
-	return b.String()
-}
-
-// plain shows a text that others chose: no line of its own, and not long.
-func plain(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-	if r := []rune(s); len(r) > 200 {
-		s = string(r[:200]) + "…"
-	}
-	return s
-}
-
-// escapeMarkup keeps zenity from reading Pango markup in text.
-func escapeMarkup(s string) string {
-	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(s)
 }
 
 func unavailable(why string) error {

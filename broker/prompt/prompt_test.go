@@ -61,7 +61,7 @@ func TestAsk(t *testing.T) {
 		err        broker.Code
 	}{
 		{"pinentry", "pinentry", map[string]string{"pinentry": pin(`echo "D 123456"`)}, display, "123456", ""},
-		{"pinentry escapes", "pinentry", map[string]string{"pinentry": pin(`echo "D 1%252%0A3"`)}, display, "1%2\n3", ""},
+		{"pinentry escapes", "pinentry", map[string]string{"pinentry": pin(`echo "D 1%252%0A3%c3%BC%4"`)}, display, "1%2\n3ü%4", ""},
 		{"pinentry cancelled", "pinentry", map[string]string{"pinentry": pin(`echo "ERR 83886179 Operation cancelled"; continue`)}, display, "", broker.CodeCancelled},
 		{"pinentry timeout", "pinentry", map[string]string{"pinentry": pin(`echo "ERR 83886142 Timeout"; continue`)}, display, "", broker.CodePromptTimeout},
 		{"pinentry without display", "pinentry", map[string]string{"pinentry": pin(`echo "ERR 83918950 ioctl"; continue`)}, display, "", broker.CodePromptUnavailable},
@@ -71,7 +71,11 @@ func TestAsk(t *testing.T) {
 		{"pinentry floods", "pinentry", map[string]string{"pinentry": "exec yes OKOKOK | tr -d '\\n'"}, display, "", broker.CodePromptUnavailable},
 		{"no pinentry", "pinentry", nil, display, "", broker.CodePromptUnavailable},
 		{"zenity", "desktop", map[string]string{"zenity": "echo 123456"}, display, "123456", ""},
-		{"zenity cancelled", "desktop", map[string]string{"zenity": "exit 1", "kdialog": "echo 2"}, display, "", broker.CodeCancelled},
+		{"zenity cancelled", "desktop", map[string]string{"zenity": `exit "$ZENITY_CANCEL"`, "kdialog": "echo 2"}, display, "", broker.CodeCancelled},
+		{"zenity closed", "desktop", map[string]string{"zenity": `exit "$ZENITY_ESC"`, "kdialog": "echo 2"}, display, "", broker.CodeCancelled},
+		{"zenity without display", "desktop", map[string]string{"zenity": "exit 1"}, display, "", broker.CodePromptUnavailable},
+		{"kdialog cancelled", "desktop", map[string]string{"kdialog": "exit 1"}, display, "", broker.CodeCancelled},
+		{"kdialog aborts", "desktop", map[string]string{"kdialog": "kill -ABRT $$"}, display, "", broker.CodePromptUnavailable},
 		{"zenity fails, kdialog", "desktop", map[string]string{"zenity": "exit 255", "kdialog": "echo 123456"}, display, "123456", ""},
 		{"no display", "desktop", map[string]string{"zenity": "echo 123456"}, broker.Reachable{}, "", broker.CodePromptUnavailable},
 		{"no dialog", "desktop", nil, display, "", broker.CodePromptUnavailable},
@@ -103,14 +107,57 @@ func TestTextIsText(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := string(b)
-	for _, bad := range []string{"\x1b", "<b>&\n", "\nQUIT", "not-for-dialogs", "--text=100% wrong?QUIT\n\nProfile ops, for terraform <"} {
+	for _, bad := range []string{"\x1b", "\nQUIT", "not-for-dialogs", "\u202e"} {
 		if strings.Contains(got, bad) {
 			t.Errorf("%q in %s", bad, got)
 		}
 	}
-	for _, good := range []string{"100%25 wrong?QUIT", "&lt;b&gt;&amp;?[31m", "mfa/alice", "DISPLAY=:9"} {
+	for _, good := range []string{
+		"100%25 wrong?QUIT", "Profile: ops%0A", "Program: terraform <b>&?[31m%0A", "\nProgram: terraform <b>&?[31m\n",
+		"mfa/alice", "DISPLAY=:9",
+	} {
 		if !strings.Contains(got, good) {
 			t.Errorf("no %q in %s", good, got)
+		}
+	}
+}
+
+func TestText(t *testing.T) {
+	for _, q := range []broker.Question{
+		{Profile: "ops", Serial: "mfa/alice"},
+		{Profile: "<b>ops\n", Program: strings.Repeat("long ", 100), Serial: strings.Repeat("ü", 500), Reason: "a\u2028b\u200fc\u0085d\xff"},
+	} {
+		first, rest, _ := strings.Cut(text(q), "\n")
+		if !strings.HasPrefix(first, "A code of your MFA device is needed") || !strings.HasPrefix(rest, "\n") {
+			t.Errorf("the text begins with %q, %q", first, rest)
+		}
+		for line := range strings.Lines(rest) {
+			if n := len([]rune(line)); n > width+1 {
+				t.Errorf("a line has %d characters: %q", n, line)
+			}
+		}
+		if strings.ContainsAny(rest, "\u2028\u200f\u0085\xff") {
+			t.Errorf("as it is: %q", rest)
+		}
+	}
+	if got := escapeZenity(`a_b\n<&`); got != `a__b\\n<&` {
+		t.Errorf("zenity gets %q", got)
+	}
+	if got := escapeKDialog(`a_b\n<&`); got != `a_b\\n<&&` {
+		t.Errorf("kdialog gets %q", got)
+	}
+}
+
+// AppleScript's dialog says by its output what the user did, since every
+// error ends osascript with 1.
+func TestAppleScript(t *testing.T) {
+	for script, want := range map[string]string{
+		"echo =123456": "123456", "echo =": "", "echo cancelled": "cancelled", "exit 1": "prompt_unavailable",
+	} {
+		p, _ := fake(t, map[string]string{"osascript": script})
+		code, err := p.dialog(t.Context(), osascript, display, "text")
+		if got := code.Reveal() + string(broker.CodeOf(err)); got != want {
+			t.Errorf("%s: %q, want %q", script, got, want)
 		}
 	}
 }
