@@ -58,14 +58,14 @@ func TestDesktop(t *testing.T) {
 			p := only(t, dialog.program, dialog.mode)
 			d := prompttest.New(t)
 			answered := asks(t.Context(), p, d, question, dialog.mode)
-			d.Type(d.Dialog(""), "123456", "Return")
+			d.Type(d.First(), "123456", "Return")
 			if code, err := answered(); err != nil || code.Reveal() != "123456" {
 				t.Errorf("typed: %q, %v", code.Reveal(), err)
 			}
 
 			d.Gone()
 			answered = asks(t.Context(), p, d, question, dialog.mode)
-			d.Type(d.Dialog(""), "123456", "Escape")
+			d.Type(d.First(), "123456", "Escape")
 			if code, err := answered(); broker.CodeOf(err) != broker.CodeCancelled || !code.IsZero() {
 				t.Errorf("Escape: %q, %v", code.Reveal(), err)
 			}
@@ -73,7 +73,7 @@ func TestDesktop(t *testing.T) {
 			d.Gone()
 			ctx, cancel := context.WithCancel(t.Context())
 			answered = asks(ctx, p, d, question, dialog.mode)
-			d.Dialog("")
+			d.First()
 			cancel()
 			if _, err := answered(); broker.CodeOf(err) != broker.CodePromptTimeout {
 				t.Errorf("its question is over: %v", err)
@@ -112,7 +112,7 @@ func TestDesktopText(t *testing.T) {
 			d := prompttest.New(t)
 			size := func(q broker.Question) (int, int) {
 				answered := asks(t.Context(), p, d, q, dialog.mode)
-				window := d.Dialog("")
+				window := d.First()
 				width, height := d.Size(window)
 				d.Type(window, "", "Escape")
 				answered()

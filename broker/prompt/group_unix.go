@@ -8,8 +8,8 @@ import (
 )
 
 // ownGroup makes a program the leader of a session, so that it has no terminal
-// of the daemon's and is killed with what it started.
-func ownGroup(cmd *exec.Cmd) {
+// of the daemon's and is ended with what it started.
+func ownGroup(cmd *exec.Cmd, signal syscall.Signal) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, signal) }
 }

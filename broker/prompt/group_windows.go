@@ -1,6 +1,9 @@
 package prompt
 
-import "os/exec"
+import (
+	"os/exec"
+	"syscall"
+)
 
 // ownGroup leaves a program as it is: it is killed alone.
-func ownGroup(*exec.Cmd) {}
+func ownGroup(*exec.Cmd, syscall.Signal) {}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"gatepass/broker"
@@ -34,12 +35,14 @@ func (p *Prompter) pinentry(ctx context.Context, q broker.Question, how broker.R
 	if err != nil {
 		return broker.Secret{}, unavailable("pinentry is not installed")
 	}
-	// A pinentry that has answered, or talks nonsense, is not waited for.
+	// A pinentry that has answered, or talks nonsense, is not waited for. Asked
+	// to end, it gives back a terminal's screen, but not always its modes.
 	running, end := context.WithCancel(ctx)
 	cmd := exec.CommandContext(running, path)
 	cmd.Env, cmd.Dir = p.env(how), "/"
-	ownGroup(cmd)
+	ownGroup(cmd, syscall.SIGTERM)
 	cmd.WaitDelay = time.Second
+	defer keepTerminal(how.TTY)()
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		end()
@@ -99,6 +102,12 @@ func (a assuan) ask(q broker.Question, how broker.Reachable) (broker.Secret, err
 				return broker.Secret{}, err
 			}
 		}
+	}
+	// Left alone, it gives up after a minute. One that does not know the
+	// command has no such time.
+	var refused *assuanError
+	if _, err := a.say("SETTIMEOUT 0"); err != nil && !errors.As(err, &refused) {
+		return broker.Secret{}, err
 	}
 	for _, command := range []string{
 		"SETTITLE gatepass", "SETDESC " + escapeAssuan(text(q)), "SETPROMPT MFA code",

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"gatepass/broker"
@@ -154,7 +155,7 @@ func (p *Prompter) run(ctx context.Context, args, env []string, stdin []byte) (o
 	cmd.Stdin = bytes.NewReader(stdin)
 	w := limited{left: maxOutput}
 	cmd.Stdout = &w
-	ownGroup(cmd)
+	ownGroup(cmd, syscall.SIGKILL)
 	cmd.WaitDelay = time.Second
 	err = cmd.Run()
 	var exit *exec.ExitError

@@ -113,7 +113,7 @@ func TestTextIsText(t *testing.T) {
 		}
 	}
 	for _, good := range []string{
-		"100%25 wrong?QUIT", "Profile: ops%0A", "Program: terraform <b>&?[31m%0A", "\nProgram: terraform <b>&?[31m\n",
+		"SETTIMEOUT 0\n", "100%25 wrong?QUIT", "Profile: ops%0A", "Program: terraform <b>&?[31m%0A", "\nProgram: terraform <b>&?[31m\n",
 		"mfa/alice", "DISPLAY=:9",
 	} {
 		if !strings.Contains(got, good) {

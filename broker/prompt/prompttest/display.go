@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -75,25 +76,45 @@ func (d *Display) xdotool(args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// Windows are the ids of the dialogs that can be seen.
-func (d *Display) Windows() []string {
+// A Window is a dialog. Its id alone may be that of one before it.
+type Window struct {
+	ID  string
+	PID int // of the process that shows it
+}
+
+// Windows are the dialogs that can be seen.
+func (d *Display) Windows() (list []Window) {
 	out, _ := d.xdotool("search", "--onlyvisible", "--name", "^gatepass") // fails where there are none
-	return strings.Fields(out)
+	for _, id := range strings.Fields(out) {
+		pid, err := d.xdotool("getwindowpid", id)
+		n, bad := strconv.Atoi(pid)
+		if err != nil || bad != nil {
+			continue // it is gone meanwhile
+		}
+		list = append(list, Window{id, n})
+	}
+	return list
 }
 
 // Dialog waits for the only dialog there is, and that is not the one of
-// before, and returns its id.
-func (d *Display) Dialog(before string) string {
+// before.
+func (d *Display) Dialog(before Window) Window {
 	d.t.Helper()
-	var seen []string
+	var seen []Window
 	for end := time.Now().Add(patience); time.Now().Before(end); pause() {
 		seen = d.Windows()
 		if len(seen) == 1 && seen[0] != before {
 			return seen[0]
 		}
 	}
-	d.t.Fatalf("after %s there are the dialogs %q", patience, seen)
-	return ""
+	d.t.Fatalf("after %s there are the dialogs %v", patience, seen)
+	return Window{}
+}
+
+// First waits for the only dialog there is.
+func (d *Display) First() Window {
+	d.t.Helper()
+	return d.Dialog(Window{})
 }
 
 // Gone waits until there is no dialog.
@@ -107,9 +128,9 @@ func (d *Display) Gone() {
 }
 
 // Type types text into a dialog, and then presses key ("Return", "Escape").
-func (d *Display) Type(window, text, key string) {
+func (d *Display) Type(w Window, text, key string) {
 	d.t.Helper()
-	args := []string{"windowfocus", "--sync", window}
+	args := []string{"windowfocus", "--sync", w.ID}
 	if text != "" {
 		args = append(args, "type", "--delay", "20", text)
 	}
@@ -122,9 +143,9 @@ func (d *Display) Type(window, text, key string) {
 }
 
 // Size is the size of a window.
-func (d *Display) Size(window string) (width, height int) {
+func (d *Display) Size(w Window) (width, height int) {
 	d.t.Helper()
-	out, err := d.xdotool("getwindowgeometry", "--shell", window)
+	out, err := d.xdotool("getwindowgeometry", "--shell", w.ID)
 	for line := range strings.Lines(out) {
 		fmt.Sscanf(line, "WIDTH=%d", &width)
 		fmt.Sscanf(line, "HEIGHT=%d", &height)
