@@ -15,13 +15,23 @@ type asking struct {
 	reason  string
 }
 
-// code gets an MFA code for q from whoever can be asked, and never the same
-// twice. Its error ends the asking for all who wait.
+// refused notes why a code did not do.
+func (a *asking) refused(err error) {
+	if a.reason = err.Error(); !errors.Is(err, errUsed) {
+		a.reason += ": check the code, or wait for the next"
+	}
+}
+
+// errUsed is why a code is not sent.
+var errUsed = Errorf(CodeMFAFailed, "that code has been used, and AWS takes each one once: wait for the next")
+
+// code gets an MFA code for q from whoever can be asked. Its error ends the
+// asking for all who wait.
 func (b *Broker) code(ctx context.Context, q *query, a *asking) (_ Secret, err error) {
 	key := q.promptKey()
 	defer func() {
 		if err != nil {
-			b.prompts.fail(key, err)
+			b.prompts.conclude(key, err)
 		}
 	}()
 	if a.attempt++; a.attempt > maxAttempts {
@@ -31,9 +41,6 @@ func (b *Broker) code(ctx context.Context, q *query, a *asking) (_ Secret, err e
 		code, err := b.cfg.MFA.Prompter.Run(ctx, q.mfaProcess)
 		if err == nil {
 			err = checkCode(code)
-		}
-		if err == nil && !b.prompts.use(q.serial, code) {
-			err = Errorf(CodeMFAFailed, "the code that it printed has been used").WithHint("wait for the next code")
 		}
 		if err != nil {
 			return Secret{}, fmt.Errorf("profile %q: mfa_process: %w", q.profile, err)
@@ -82,12 +89,10 @@ func (b *Broker) code(ctx context.Context, q *query, a *asking) (_ Secret, err e
 			return Secret{}, fmt.Errorf("profile %q: %w", w.profile, err)
 		default:
 			bad := checkCode(code)
-			if bad == nil && b.prompts.use(q.serial, code) {
+			if bad == nil {
 				return code, nil
 			}
-			if a.reason = "that code has been used, and AWS takes each one once: wait for the next"; bad != nil {
-				a.reason = bad.Error()
-			}
+			a.reason = bad.Error()
 			if a.attempt++; a.attempt > maxAttempts {
 				return Secret{}, Errorf(CodeMFAFailed, "profile %q: %s", q.profile, a.reason)
 			}
@@ -115,11 +120,7 @@ func (b *Broker) askWaiter(ctx context.Context, key string, w *waiter, q Questio
 			if b.cfg.MFA.Prompter == nil {
 				continue
 			}
-			how := w.how
-			if len(ways) > 1 {
-				how.TTY = "" // unasked for, pinentry does not take over a terminal
-			}
-			code, err := b.cfg.MFA.Prompter.Ask(ctx, q, way, how)
+			code, err := b.askProgram(ctx, w, q, way, len(ways) == 1)
 			if CodeOf(err) != CodePromptUnavailable {
 				return code, err
 			}
@@ -129,6 +130,30 @@ func (b *Broker) askWaiter(ctx context.Context, key string, w *waiter, q Questio
 	w.tried = true
 	b.prompts.mu.Unlock()
 	return Secret{}, unaskable(q.Profile, q.Serial)
+}
+
+// askProgram asks by a program that the daemon starts. On a terminal, which
+// pinentry takes only if that is wanted, it asks for no longer than w is there:
+// after that the terminal is somebody else's.
+func (b *Broker) askProgram(ctx context.Context, w *waiter, q Question, way string, onTerminal bool) (Secret, error) {
+	how := w.how
+	if !onTerminal {
+		how.TTY = ""
+	}
+	if how.TTY == "" {
+		return b.cfg.MFA.Prompter.Ask(ctx, q, way, how)
+	}
+	there, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(w.ctx, cancel)()
+	code, err := b.cfg.MFA.Prompter.Ask(there, q, way, how)
+	if err != nil && ctx.Err() == nil && w.ctx.Err() != nil {
+		b.prompts.mu.Lock()
+		w.tried = true // it is leaving
+		b.prompts.mu.Unlock()
+		err = errPassed
+	}
+	return code, err
 }
 
 // ways are the ways to ask w's user, in their order: a person at a terminal

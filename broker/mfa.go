@@ -148,14 +148,11 @@ func (b *Broker) verify(caller Caller, q *query) (*base, error) {
 			return nil, err
 		}
 		s, err := b.exchange(caller, q, code)
-		if err != nil && (CodeOf(err) != CodeMFAFailed || q.mfaProcess != "") {
-			b.prompts.fail(q.promptKey(), err)
-		}
 		if CodeOf(err) != CodeMFAFailed || q.mfaProcess != "" {
-			b.prompts.settle(q.promptKey())
+			b.prompts.conclude(q.promptKey(), err)
 			return s, err
 		}
-		a.reason = err.Error()
+		a.refused(err)
 	}
 }
 
@@ -175,6 +172,9 @@ func (b *Broker) exchange(caller Caller, of *query, code Secret) (*base, error) 
 	defer key.SecretAccessKey.Clear()
 	if err := b.cfg.Log.Append(ctx, b.event(EventSessionRequested, OutcomeOK, caller, &q), true); err != nil {
 		return nil, err
+	}
+	if !b.prompts.use(q.serial, code) {
+		return nil, errUsed
 	}
 	boot := b.cfg.Clock.Boot()
 	life := b.proofLife()
@@ -353,7 +353,7 @@ func (b *Broker) refusedFresh(s *base, cacheKey string) {
 // an *[AskError] as its cause, or when a program has waited long enough.
 func (b *Broker) waitAnswered(ctx context.Context, caller Caller, q *query, req Request) (_ context.Context, leave func(), err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	w := &waiter{caller: caller, profile: q.profile, how: req.Reachable, code: req.Code, cancel: cancel}
+	w := &waiter{caller: caller, profile: q.profile, how: req.Reachable, code: req.Code, ctx: ctx, cancel: cancel}
 	leaveQueue, err := b.prompts.join(q.promptKey(), w)
 	if err != nil {
 		cancel(nil)

@@ -257,7 +257,7 @@ func TestMFAWrongCodes(t *testing.T) {
 		p := w.person(7, "mfa", func(broker.Question) (string, broker.Code) { n++; return fmt.Sprintf("%06d", n), "" })
 		_, err := w.run(t.Context(), p)
 		wantCode(t, err, broker.CodeMFAFailed)
-		if len(p.asked) != 3 || p.asked[0].Reason != "" || p.asked[1].Reason != wrong.Message || p.asked[2].Attempt != 3 {
+		if len(p.asked) != 3 || p.asked[0].Reason != "" || p.asked[1].Reason != wrong.Message+": check the code, or wait for the next" || p.asked[2].Attempt != 3 {
 			t.Errorf("asked %+v", p.asked)
 		}
 	})
@@ -611,3 +611,139 @@ func TestMFATwoQuestions(t *testing.T) {
 		}
 	})
 }
+
+// A code that was not sent is good yet: the keychain was locked just then.
+func TestMFAKeychainLockedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, profile := range []string{"mfa", "long"} {
+			w := newWorld(t)
+			p := w.person(7, profile, func(broker.Question) (string, broker.Code) {
+				w.keys.err = broker.Errorf(broker.CodeKeychainLocked, "locked just now")
+				return "123456", ""
+			})
+			p.caller.Via = "export"
+			_, err := w.run(t.Context(), p)
+			wantCode(t, err, broker.CodeKeychainLocked)
+			if w.sts.count() != 0 {
+				t.Errorf("calls %q", w.sts.calls)
+			}
+			synctest.Wait() // or the next would share this failure
+			w.keys.err = nil
+			p = w.person(8, profile, types("123456"))
+			p.caller.Via = "export"
+			if _, err := w.run(t.Context(), p); err != nil || len(p.asked) != 1 {
+				t.Errorf("%s: asked %d times: %v", profile, len(p.asked), err)
+			}
+		}
+	})
+}
+
+// A code for a long session is asked for again as any other.
+func TestMFALongSessionWrongCodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		bad := 1
+		w.sts.inCall(func(call string) error {
+			if bad--; bad >= 0 {
+				return broker.Errorf(broker.CodeMFAFailed, "AWS refused the code")
+			}
+			return nil
+		})
+		codes := []string{"111111", "111111", "222222"}
+		p := w.person(7, "long", func(q broker.Question) (string, broker.Code) { return codes[q.Attempt-1], "" })
+		p.caller.Via = "export"
+		if _, err := w.run(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		if len(p.asked) != 3 || !strings.HasPrefix(p.asked[1].Reason, "AWS refused") || !strings.Contains(p.asked[2].Reason, "has been used") || w.sts.count() != 2 {
+			t.Errorf("asked %+v, calls %q", p.asked, w.sts.calls)
+		}
+		if last := w.sts.roles[len(w.sts.roles)-1]; last.TokenCode.Reveal() != "222222" {
+			t.Errorf("sent %q", last.TokenCode.Reveal())
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.sts.inCall(func(string) error { return broker.Errorf(broker.CodeMFAFailed, "AWS refused the code") })
+		p := w.person(7, "long", func(q broker.Question) (string, broker.Code) { return fmt.Sprintf("%06d", q.Attempt), "" })
+		p.caller.Via = "export"
+		_, err := w.run(t.Context(), p)
+		wantCode(t, err, broker.CodeMFAFailed)
+		if len(p.asked) != 3 || w.sts.count() != 3 {
+			t.Errorf("asked %d times, calls %q", len(p.asked), w.sts.calls)
+		}
+	})
+}
+
+// A proof has expired when either clock says so, whatever the laptop did.
+func TestMFAProofExpires(t *testing.T) {
+	for name, change := range map[string]func(*world){
+		"wall clock":                            func(w *world) { w.skew = 9 * time.Hour },
+		"suspend, with the wall clock set back": func(w *world) { w.slept, w.skew = 9*time.Hour, -24*time.Hour },
+		"a restart, with the wall clock set back before the proof": func(w *world) { w.skew = -time.Minute; w.start() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				if _, err := w.run(t.Context(), w.person(7, "mfa", types("123456"))); err != nil {
+					t.Fatal(err)
+				}
+				change(w)
+				p := w.person(8, "mfa", types("654321"))
+				if _, err := w.run(t.Context(), p); err != nil || len(p.asked) != 1 {
+					t.Errorf("asked %d times: %v", len(p.asked), err)
+				}
+			})
+		})
+	}
+}
+
+// pinentry on a caller's terminal is gone with the caller, and the next is
+// asked.
+func TestMFAPinentryOnATerminal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked []string
+		w := newWorldWith(t, broker.MFA{Prompt: broker.PromptPinentry, Prompter: pinentry(func(ctx context.Context, how broker.Reachable) (string, error) {
+			asked = append(asked, how.TTY)
+			if how.TTY == "/dev/pts/7" {
+				<-ctx.Done()
+				return "", broker.Errorf(broker.CodePromptTimeout, "nobody answered pinentry")
+			}
+			return "123456", nil
+		})})
+		ctx, leave := context.WithCancel(t.Context())
+		var both sync.WaitGroup
+		for pid := 7; pid <= 8; pid++ {
+			p := w.person(pid, "mfa", func(broker.Question) (string, broker.Code) { return "", "" })
+			p.req.Reachable.TTY = fmt.Sprintf("/dev/pts/%d", pid)
+			both.Go(func() {
+				if p.caller.PID == 7 {
+					w.run(ctx, p)
+				} else if _, err := w.run(t.Context(), p); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		if !slices.Equal(asked, []string{"/dev/pts/7"}) {
+			t.Errorf("asked on %q", asked)
+		}
+		leave()
+		if both.Wait(); !slices.Equal(asked, []string{"/dev/pts/7", "/dev/pts/8"}) {
+			t.Errorf("asked on %q", asked)
+		}
+	})
+}
+
+// pinentry is a Prompter that has nothing else.
+type pinentry func(context.Context, broker.Reachable) (string, error)
+
+func (p pinentry) Ask(ctx context.Context, _ broker.Question, mode string, how broker.Reachable) (broker.Secret, error) {
+	if mode != broker.PromptPinentry {
+		return broker.Secret{}, broker.Errorf(broker.CodePromptUnavailable, "no %s", mode)
+	}
+	code, err := p(ctx, how)
+	return broker.NewSecret(code), err
+}
+
+func (p pinentry) Run(context.Context, string) (broker.Secret, error) { panic("no program") }

@@ -132,8 +132,9 @@ type waiter struct {
 	caller  Caller
 	profile string
 	how     Reachable
-	code    Secret // from --mfa-code, until it was tried
-	tried   bool   // cannot be asked (again)
+	code    Secret          // from --mfa-code, until it was tried
+	tried   bool            // cannot be asked (again)
+	ctx     context.Context // of the request
 	cancel  context.CancelCauseFunc
 }
 
@@ -388,22 +389,20 @@ func (p *prompts) sendBack(ctx context.Context, key string, w *waiter, question 
 	return errPassed
 }
 
-// fail notes how an asking failed.
-func (p *prompts) fail(key string, err error) {
+// conclude ends an asking, and notes how it failed, if it did.
+func (p *prompts) conclude(key string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	q := p.queueLocked(key)
-	q.failed, q.failAt = err, p.clock.Boot()
+	if err != nil {
+		q.failed, q.failAt = err, p.clock.Boot()
+	}
 	q.settleLocked()
 }
 
 // settle lets the client go on whose answer it is known what came of: it
 // comes again, and finds the proof, the next question, or how it failed.
-func (p *prompts) settle(key string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.queueLocked(key).settleLocked()
-}
+func (p *prompts) settle(key string) { p.conclude(key, nil) }
 
 func (q *promptQueue) settleLocked() {
 	if q.answered != nil {

@@ -133,7 +133,7 @@ func (b *Broker) cached(key string) *session {
 // mint gets a new session from STS: the intent is on disk before STS is
 // called, and the session before anybody gets it. kind is what the entry of
 // success is called; a renewal asks nobody.
-func (b *Broker) mint(caller Caller, q query, reason string, kind EventKind) (*session, error) {
+func (b *Broker) mint(caller Caller, q query, reason string, kind EventKind) (_ *session, err error) {
 	// Its own context: a caller that leaves does not stop what others wait
 	// for. Each call below has a deadline of its own.
 	ctx := context.Background()
@@ -143,11 +143,15 @@ func (b *Broker) mint(caller Caller, q query, reason string, kind EventKind) (*s
 	b.mu.Lock()
 	removals := b.removals[q.key.Name]
 	b.mu.Unlock()
-	start, err := b.start(ctx, caller, &q, kind != EventSessionRenewed)
+	if q.direct && kind != EventSessionRenewed {
+		defer func() { b.prompts.conclude(q.promptKey(), err) }()
+	}
+	var a asking
+	start, err := b.start(ctx, caller, &q, &a, kind != EventSessionRenewed)
 	if err != nil {
 		return nil, err
 	}
-	defer start.clear()
+	defer func() { start.clear() }()
 	s.name = sessionName(&q, s.id)
 
 	requested := b.event(EventSessionRequested, OutcomeOK, caller, &q)
@@ -158,6 +162,15 @@ func (b *Broker) mint(caller Caller, q query, reason string, kind EventKind) (*s
 	}
 	bootStart := b.cfg.Clock.Boot()
 	got, err := b.callSTS(ctx, start, &q, s.name)
+	for q.direct && q.mfaProcess == "" && CodeOf(err) == CodeMFAFailed {
+		a.refused(err)
+		start.clear()
+		if start, err = b.start(ctx, caller, &q, &a, true); err != nil {
+			return nil, &sessionError{id: s.id, err: err}
+		}
+		bootStart = b.cfg.Clock.Boot()
+		got, err = b.callSTS(ctx, start, &q, s.name)
+	}
 	if proof := start.proof; proof != nil && CodeOf(err) == CodeAWSDenied && kind != EventSessionRenewed && b.old(proof, q.cacheKey) {
 		// The role may want a younger proof (aws:MultiFactorAuthAge).
 		if proof, err = b.base(caller, &q, baseMargin, b.cfg.Clock.Now(), true); err != nil {
@@ -222,8 +235,9 @@ func (s source) clear() {
 }
 
 // start returns what q's chain starts with: the key, or for MFA the session
-// that a code gave. A code for the chain's own call is asked for here.
-func (b *Broker) start(ctx context.Context, caller Caller, q *query, ask bool) (source, error) {
+// that a code gave. A code for the chain's own call is asked for here, as a
+// goes on.
+func (b *Broker) start(ctx context.Context, caller Caller, q *query, a *asking, ask bool) (source, error) {
 	var code Secret
 	switch {
 	case q.serial != "" && !q.direct:
@@ -242,10 +256,9 @@ func (b *Broker) start(ctx context.Context, caller Caller, q *query, ask bool) (
 		standing, done := b.prompts.standing()
 		defer done()
 		var err error
-		if code, err = b.code(standing, q, new(asking)); err != nil {
+		if code, err = b.code(standing, q, a); err != nil {
 			return source{}, err
 		}
-		b.prompts.settle(q.promptKey())
 	}
 	key, err := b.keyFor(ctx, q)
 	if err != nil {
@@ -263,6 +276,9 @@ func (b *Broker) callSTS(ctx context.Context, start source, q *query, name strin
 		}
 		in := SessionTokenInput{Duration: q.duration}
 		if q.direct {
+			if !b.prompts.use(q.serial, start.code) {
+				return STSSession{}, errUsed
+			}
 			in.SerialNumber, in.TokenCode = q.serial, start.code
 		}
 		return b.cfg.STS.SessionToken(ctx, creds, in, q.target)
@@ -281,6 +297,9 @@ func (b *Broker) callSTS(ctx context.Context, start source, q *query, name strin
 			in.Duration = q.duration
 		}
 		if q.direct && i == 0 {
+			if !b.prompts.use(q.serial, start.code) {
+				return STSSession{}, errUsed
+			}
 			in.SerialNumber, in.TokenCode = q.serial, start.code
 		}
 		var err error
