@@ -182,17 +182,3 @@ func TestMFANobodyToAsk(t *testing.T) {
 		t.Errorf("a background job asked: %q", seen)
 	}
 }
-
-// The real pinentry, on the caller's terminal, where that is asked for.
-func TestMFAPinentry(t *testing.T) {
-	if here, err := condition("real:pinentry"); err != nil {
-		t.Fatal(err)
-	} else if !here {
-		t.Skip("pinentry is not installed")
-	}
-	r := newMFARealm(t)
-	p := startOnTerminal(t, r.command("gatepass", "export", "deploy", "--prompt", "pinentry"), "TERM=xterm")
-	p.expect("mfa/alice")
-	p.enter(r.aws.Code("alice") + "\r")
-	p.exits(0)
-}
