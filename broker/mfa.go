@@ -361,7 +361,7 @@ func (b *Broker) waitAnswered(ctx context.Context, caller Caller, q *query, req 
 	}
 	stop := func() {}
 	if !interactive(caller.Via) {
-		stop = b.cfg.Clock.AfterFunc(processPatience, func() {
+		stop = b.cfg.Clock.AfterFunc(max(0, processPatience-req.Reachable.Waited), func() {
 			cancel(Errorf(CodePromptTimeout, "profile %q: nobody has given the MFA code within %s", q.profile, processPatience).
 				WithHint("answer the question that stands, or: gatepass export %s", q.profile))
 		})

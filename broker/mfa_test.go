@@ -311,6 +311,23 @@ func TestMFAPatience(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	// What it has waited with another request counts.
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorldWith(t, broker.MFA{Prompter: dialog(func(ctx context.Context) (string, error) {
+			<-ctx.Done()
+			return "", ctx.Err()
+		})})
+		for waited, want := range map[time.Duration]time.Duration{40 * time.Second: 5 * time.Second, time.Hour: 0} {
+			p := w.person(7, "mfa", nil)
+			p.req.Reachable.Waited = waited
+			start := time.Now()
+			_, err := w.run(t.Context(), p)
+			wantCode(t, err, broker.CodePromptTimeout)
+			if d := time.Since(start); d != want {
+				t.Errorf("after %s it waited %s", waited, d)
+			}
+		}
+	})
 	// Nobody answers at all.
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorldWith(t, broker.MFA{Prompter: dialog(func(ctx context.Context) (string, error) {

@@ -12,8 +12,8 @@ import (
 
 // The times of a prompt.
 const (
-	// processPatience is how long a credential-process waits for an answer:
-	// the Go SDK ends it after a minute.
+	// processPatience is how long a credential-process waits for answers, all
+	// in all: the Go SDK ends it after a minute.
 	processPatience = 45 * time.Second
 	// promptLife is how long a question stands, whoever still waits.
 	promptLife = 3 * time.Minute
@@ -74,6 +74,7 @@ type Reachable struct {
 	Mode     string // --prompt; "" leaves it to the configuration
 	TTY      string // for pinentry
 	Env      []string
+	Waited   time.Duration // before this request, with others that it repeats
 }
 
 // A Prompter asks users by programs that the daemon starts. Ask returns

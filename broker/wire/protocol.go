@@ -95,6 +95,9 @@ type Ask struct {
 	Terminal bool     `json:"terminal,omitempty"` // the client can ask on its terminal
 	Mode     string   `json:"mode,omitempty"`     // --prompt: one of [broker.PromptModes]
 	Env      []string `json:"env,omitempty"`      // "NAME=value", of [AskVariables], for a dialog that the daemon starts
+	// WaitedMillis is how long the client has waited and asked before this
+	// request: those that it repeats are one for whoever runs it.
+	WaitedMillis int `json:"waited_ms,omitempty"`
 }
 
 // AskVariables are the variables that a dialog or pinentry needs.

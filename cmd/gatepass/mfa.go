@@ -15,9 +15,9 @@ const (
 	// beat is how often the daemon is told that the user is still being
 	// asked; after some seconds of silence it asks the next who waits.
 	beat = time.Second
-	// processPatience is how long a credential-process asks: the Go SDK ends
-	// it after a minute. A person's own command asks for as long as the
-	// daemon lets a question stand.
+	// processPatience is how long a credential-process asks and waits, all in
+	// all: the Go SDK ends it after a minute. A person's own command asks for
+	// as long as the daemon lets a question stand.
 	processPatience = 45 * time.Second
 	personPatience  = 3 * time.Minute
 	// answerPatience is how long the daemon may take while a dialog of its
@@ -30,10 +30,14 @@ const (
 // asking makes call until it needs no MFA code any more: it says how the user
 // can be asked once that is wanted, and asks where the daemon says so.
 func (c *client) asking(ctx context.Context, req *wire.CredentialsRequest, call func(context.Context) error) error {
+	began := time.Now()
 	if req.Ask != nil { // --prompt
 		req.Ask = c.reachable(req.Via, req.Ask.Mode)
 	}
 	for range maxRounds {
+		if req.Ask != nil {
+			req.Ask.WaitedMillis = int(time.Since(began).Milliseconds())
+		}
 		err := c.within(ctx, req, call)
 		var ask *broker.AskError
 		switch {
@@ -42,7 +46,11 @@ func (c *client) asking(ctx context.Context, req *wire.CredentialsRequest, call 
 		case ask.Question.ID == "":
 			req.Ask = c.reachable(req.Via, "")
 		default:
-			if err := c.answer(ctx, req.Via, ask.Question); err != nil {
+			patience := personPatience
+			if req.Via == "credential-process" {
+				patience = processPatience - time.Since(began)
+			}
+			if err := c.answer(ctx, patience, ask.Question); err != nil {
 				return err
 			}
 			req.MFACode = ""
@@ -72,14 +80,10 @@ func (c *client) reachable(via, mode string) *wire.Ask {
 	return ask
 }
 
-// answer asks the user on the terminal and hands the daemon the code, or why
-// there is none. The daemon's answer to the request itself says what came of
+// answer asks the user on the terminal, for as long as patience, and hands the
+// daemon the code, or why there is none. The daemon's answer to the request itself says what came of
 // it.
-func (c *client) answer(ctx context.Context, via string, q broker.Question) error {
-	patience := personPatience
-	if via == "credential-process" {
-		patience = processPatience
-	}
+func (c *client) answer(ctx context.Context, patience time.Duration, q broker.Question) error {
 	asking, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	asking, stop := context.WithCancelCause(asking)

@@ -193,7 +193,7 @@ func TestAnswers(t *testing.T) {
 	document, about, err := c.Credentials(ctx, wire.CredentialsRequest{
 		Profile: "ops", Via: "export", Region: "eu-west-1", Reason: "a \"reason\"\n", ConfigFile: "/a/config", CredentialsFile: "/a/credentials",
 		DurationSeconds: 900, MinLeftSeconds: 60, MFACode: "123456",
-		Ask: &wire.Ask{Terminal: true, Mode: "tty", Env: []string{"DISPLAY=:0"}},
+		Ask: &wire.Ask{Terminal: true, Mode: "tty", Env: []string{"DISPLAY=:0"}, WaitedMillis: 1500},
 	})
 	g := grant()
 	if want := string(g.Credentials.Document()); err != nil || string(document) != want || about != (wire.Header{Region: g.Region, Session: g.SessionID}) {
@@ -204,7 +204,7 @@ func TestAnswers(t *testing.T) {
 		Reason: "a \"reason\"\n", Duration: 15 * time.Minute, MinLeft: time.Minute,
 	}
 	caller := h.broker.callers[0]
-	want.Reachable = broker.Reachable{Known: true, Terminal: true, Mode: "tty", TTY: caller.TTY, Env: []string{"DISPLAY=:0"}}
+	want.Reachable = broker.Reachable{Known: true, Terminal: true, Mode: "tty", TTY: caller.TTY, Env: []string{"DISPLAY=:0"}, Waited: 1500 * time.Millisecond}
 	want.Code = broker.NewSecret("123456")
 	if !reflect.DeepEqual(h.broker.asked[0], want) || caller.Via != "export" || caller.PID != os.Getpid() && caller.PID != 0 || caller.User == "" {
 		t.Errorf("asked %+v by %+v", h.broker.asked[0], caller)
@@ -569,6 +569,7 @@ func TestQuestions(t *testing.T) {
 		"twice":    {Env: []string{"DISPLAY=:0", "DISPLAY=:1"}},
 		"control":  {Env: []string{"DISPLAY=:0\n"}},
 		"long":     {Env: []string{"DISPLAY=" + strings.Repeat("x", 1025)}},
+		"waited":   {WaitedMillis: -1},
 	} {
 		_, _, err := c.Credentials(t.Context(), wire.CredentialsRequest{Profile: "ops", Ask: ask})
 		if broker.CodeOf(err) != broker.CodeUsage {

@@ -244,6 +244,9 @@ func reachable(in *wire.Ask) (broker.Reachable, error) {
 	if in.Mode != "" && !slices.Contains(broker.PromptModes, in.Mode) {
 		return broker.Reachable{}, broker.Errorf(broker.CodeUsage, "%q is no way to ask: it is one of %s", in.Mode, strings.Join(broker.PromptModes, ", "))
 	}
+	if in.WaitedMillis < 0 || in.WaitedMillis > math.MaxInt32 {
+		return broker.Reachable{}, broker.Errorf(broker.CodeUsage, "waited_ms is %d", in.WaitedMillis)
+	}
 	seen := make(map[string]bool)
 	for _, v := range in.Env {
 		name, value, _ := strings.Cut(v, "=")
@@ -255,7 +258,10 @@ func reachable(in *wire.Ask) (broker.Reachable, error) {
 			return broker.Reachable{}, broker.Errorf(broker.CodeUsage, "the variable %s is not plain text", name)
 		}
 	}
-	return broker.Reachable{Known: true, Terminal: in.Terminal, Mode: in.Mode, Env: in.Env}, nil
+	return broker.Reachable{
+		Known: true, Terminal: in.Terminal, Mode: in.Mode, Env: in.Env,
+		Waited: time.Duration(in.WaitedMillis) * time.Millisecond,
+	}, nil
 }
 
 // checkRegion refuses what would say more than a region where it becomes part
