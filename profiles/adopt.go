@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path"
 	"runtime"
 	"slices"
 	"strings"
@@ -31,6 +30,9 @@ var movable = [][2]string{
 	{"duration_seconds", "gatepass_duration"},
 }
 
+// addable are the keys that an adopted profile may have that it had not.
+var addable = []string{"gatepass_source_profile", "include_profile"}
+
 func twinOf(key string) string {
 	for _, m := range movable {
 		if m[0] == key {
@@ -55,7 +57,7 @@ type Adoption struct {
 // is one that does not mean the same afterwards.
 func (e *Editor) Adopt(program string, names ...string) []Adoption {
 	return e.each(names, func(s *state, name string) ([]edit, *Chain, error) {
-		edits, chain, err := s.adopt(name, program, e.leaving[name])
+		edits, chain, err := s.adopt(name, program, e.leaving[name], e.vaulted[name])
 		if err == nil && len(edits) > 0 && e.Accept != nil {
 			err = e.Accept(chain)
 		}
@@ -119,6 +121,9 @@ func (e *Editor) each(names []string, change func(*state, string) ([]edit, *Chai
 			continue
 		}
 		p := before.profiles[name]
+		if p == nil {
+			p = &profile{name: name, file: e.files.Config}
+		}
 		var chain *Chain
 		rerr := err
 		if rerr == nil && wrongWith != "" {
@@ -148,9 +153,13 @@ func (e *Editor) each(names []string, change func(*state, string) ([]edit, *Chai
 }
 
 // adopt returns what makes a profile adopted, and what it means before. Of one
-// whose plaintext keys are leaving, these do not stand in the way.
-func (s *state) adopt(name, program string, leaving bool) ([]edit, *Chain, error) {
+// whose plaintext keys are leaving, these do not stand in the way; one that
+// aws-vault has served need not be in the files.
+func (s *state) adopt(name, program string, leaving, vaulted bool) ([]edit, *Chain, error) {
 	p := s.profiles[name]
+	if p == nil && vaulted && checkName(name) == "" {
+		p = &profile{name: name, file: s.files.Config}
+	}
 	if p == nil {
 		_, err := s.resolve(name)
 		return nil, nil, err
@@ -163,7 +172,7 @@ func (s *state) adopt(name, program string, leaving bool) ([]edit, *Chain, error
 		return refuse(here, "%s, so it cannot stand in a credential_process: give it another name", msg)
 	}
 	sec, n := s.sectionOf(name)
-	if sec == nil && !leaving {
+	if sec == nil && !leaving && !vaulted {
 		if at, ok := plaintext(p); ok {
 			return refuse(at, "the profile has plaintext keys: move them with \"gatepass keys import\"")
 		}
@@ -174,12 +183,11 @@ func (s *state) adopt(name, program string, leaving bool) ([]edit, *Chain, error
 	}
 
 	var (
-		edits  []edit
-		moved  []string
-		inside = *p // the profile without the line of aws-vault
-		vault  bool
-		ours   bool
+		edits []edit
+		moved []string
+		ours  bool
 	)
+	serves := name // by aws-vault
 	for _, set := range p.settings {
 		var own *entry
 		if set.file == s.files.Config {
@@ -201,7 +209,7 @@ func (s *state) adopt(name, program string, leaving bool) ([]edit, *Chain, error
 			return refuse(set, "SDKs would take the credentials from there instead: leave this profile as it is, or remove the key and name a stored key with gatepass_key")
 		case "credential_process":
 			asked, isOurs := ownProcess(set.value)
-			other, isVault := vaultProfile(set.value)
+			command, isVault := vaultCommand(set.value)
 			switch {
 			case own == nil:
 				return refuse(set, "it stands %s: remove it there", elsewhere)
@@ -212,15 +220,14 @@ func (s *state) adopt(name, program string, leaving bool) ([]edit, *Chain, error
 			case !isVault:
 				return refuse(set, "another program gives this profile its credentials: remove the line if gatepass is to do it")
 			default:
-				vault = true
+				vaulted = true
 				edits = append(edits, s.comment(sec, own))
-				inside.settings = slices.DeleteFunc(slices.Clone(inside.settings), func(x setting) bool { return x.key == set.key })
-				if other != name {
+				serves = command.profile
+				if command.profile != name {
 					if _, ok, _ := either(p, "source_profile", "gatepass_source_profile"); ok || p.has("role_arn") || p.has("gatepass_role_arn") {
-						return refuse(set, "aws-vault serves the profile %s here, not the role of this section: remove the one or the other", quote(other))
+						return refuse(set, "aws-vault serves the profile %s here, not the role of this section: remove the one or the other", quote(command.profile))
 					}
 					moved = append(moved, "+gatepass_source_profile")
-					inside.settings = append(inside.settings, setting{key: "gatepass_source_profile", value: other, file: p.file, line: set.line})
 				}
 			}
 		default:
@@ -245,12 +252,17 @@ func (s *state) adopt(name, program string, leaving bool) ([]edit, *Chain, error
 	}
 
 	// What it means now, as far as gatepass reads it.
-	reads := s.resolver
-	if vault {
-		then := *s.profileSet
-		then.profiles = maps.Clone(s.profiles)
-		then.profiles[name] = &inside
-		reads = newResolver(s.files, &then)
+	inside, reads := p, s.resolver
+	if vaulted && !ours {
+		inside = p.adopted(serves)
+		included, err := s.vaultDefaults(inside, serves)
+		if err != nil {
+			return nil, nil, err
+		}
+		if included != inside {
+			moved = append(moved, "+include_profile")
+		}
+		inside, reads = included, s.with(included)
 	}
 	chain, err := reads.resolve(name)
 	if err != nil {
@@ -293,10 +305,12 @@ func (s *state) adopt(name, program string, leaving bool) ([]edit, *Chain, error
 		text += indent + "credential_process = " + command + br
 		keys++
 	}
-	if slices.Contains(moved, "+gatepass_source_profile") {
-		source, _ := inside.get("gatepass_source_profile")
-		text += indent + "gatepass_source_profile = " + source.value + br
-		keys++
+	for _, added := range addable {
+		if slices.Contains(moved, "+"+added) {
+			set, _ := inside.get(added)
+			text += indent + added + " = " + set.value + br
+			keys++
+		}
 	}
 	if sec == nil {
 		header := "[default]"
@@ -361,6 +375,14 @@ func (s *state) movedLine(sec *section) (at int, list string, ok bool) {
 	return 0, "", false
 }
 
+// with returns what the files mean with p as the profile of its name.
+func (s *state) with(p *profile) *resolver {
+	then := *s.profileSet
+	then.profiles = maps.Clone(s.profiles)
+	then.profiles[p.name] = p
+	return newResolver(s.files, &then)
+}
+
 // sameSession reports whether two chains reach AWS with the same key, roles and
 // parameters.
 func sameSession(a, b *Chain) bool {
@@ -405,39 +427,4 @@ func commandLine(program, name string) (line, msg string) {
 		program = `"` + program + `"`
 	}
 	return program + " credential-process " + name, ""
-}
-
-// vaultProfile returns the profile that a command line of aws-vault serves.
-// It reports false for others, and for those of aws-vault that do not print
-// credentials. https://github.com/ByteNess/aws-vault/blob/main/USAGE.md
-func vaultProfile(command string) (name string, ok bool) {
-	words, err := splitWords(command)
-	if err != nil || len(words) < 3 {
-		return "", false
-	}
-	program := words[0]
-	if runtime.GOOS == "windows" {
-		program = strings.ReplaceAll(program, `\`, "/")
-	}
-	if program = path.Base(program); program != "aws-vault" && program != "aws-vault.exe" {
-		return "", false
-	}
-	withValue := []string{"--backend", "--prompt", "--keychain", "--keychain-name", "--secret-service-collection", "--pass-dir", "--pass-cmd",
-		"--pass-prefix", "--file-dir", "--duration", "-d", "--mfa-token", "-t", "--region", "--format"}
-	var args []string
-	for i := 1; i < len(words); i++ {
-		switch w := words[i]; {
-		case slices.Contains(withValue, w):
-			i++
-		case w == "--":
-			return "", false // and a command, whatever it prints
-		case strings.HasPrefix(w, "-"):
-		default:
-			args = append(args, w)
-		}
-	}
-	if len(args) != 2 || args[0] != "exec" && args[0] != "export" {
-		return "", false
-	}
-	return args[1], true
 }

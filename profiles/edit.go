@@ -20,6 +20,7 @@ type Editor struct {
 	config      document
 	credentials document
 	leaving     map[string]bool // profiles whose plaintext keys are on their way out
+	vaulted     map[string]bool // profiles that aws-vault has served
 	changes     []Change
 }
 
@@ -63,7 +64,7 @@ func OpenEditor(files Files) (*Editor, error) {
 		return nil, err
 	}
 	e := &Editor{
-		files: files, leaving: map[string]bool{},
+		files: files, leaving: map[string]bool{}, vaulted: map[string]bool{},
 		config:      document{path: files.Config, old: config, data: bytes.Clone(config)},
 		credentials: document{path: files.Credentials, old: credentials, data: bytes.Clone(credentials)},
 	}

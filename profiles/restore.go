@@ -2,6 +2,7 @@ package profiles
 
 import (
 	"errors"
+	"slices"
 	"strings"
 )
 
@@ -82,7 +83,7 @@ func (s *state) restore(name string) ([]edit, error) {
 	done := map[string]bool{}
 	for _, was := range moved {
 		if added, ok := strings.CutPrefix(was, "+"); ok {
-			if e := s.entryOf(sec, foldKey([]byte(added))); e != nil && added == "gatepass_source_profile" && !done[added] {
+			if e := s.entryOf(sec, foldKey([]byte(added))); e != nil && slices.Contains(addable, added) && !done[added] {
 				done[added] = true
 				edits = append(edits, edit{section: sec, start: e.start, end: e.end, keys: -1})
 			}
