@@ -19,13 +19,14 @@ import (
 	"gatepass/profiles"
 )
 
-// Config is what a [Broker] works with. Every field but IAM, Notes, Trusted and
-// MFA is required.
+// Config is what a [Broker] works with. Every field but IAM, AWSVault, Notes,
+// Trusted and MFA is required.
 type Config struct {
 	Keys     KeyStore
 	STS      STS
-	IAM      IAM      // nil: keys cannot be rotated, and nothing is known of their users
-	Notes    Notebook // nil: what is noted of keys lasts as long as the Broker
+	IAM      IAM           // nil: keys cannot be rotated, and nothing is known of their users
+	AWSVault AWSVaultStore // nil: aws-vault's keys cannot be moved
+	Notes    Notebook      // nil: what is noted of keys lasts as long as the Broker
 	Log      Log
 	Profiles Resolver
 	Clock    Clock

@@ -16,6 +16,7 @@ const (
 	EventKeyRotating       EventKind = "key.rotating" // on disk before IAM is asked to change a key, or a key is replaced
 	EventKeyRotated        EventKind = "key.rotated"
 	EventKeyRemoved        EventKind = "key.removed"
+	EventKeyMoved          EventKind = "key.moved"         // on disk before a stored key is removed where it came from
 	EventMFAVerified       EventKind = "mfa.verified"      // a code gave a session that chains start from
 	EventSessionRequested  EventKind = "session.requested" // on disk before STS is called
 	EventSessionIssued     EventKind = "session.issued"

@@ -27,6 +27,8 @@ type world struct {
 	mfa   broker.MFA
 	// profiles are what they mean at first, unless a test puts others here.
 	profiles broker.Resolver
+	// awsVault is nil where there is no way to one.
+	awsVault broker.AWSVaultStore
 	// skew is added to the wall clock, slept to the boot clock.
 	skew, slept time.Duration
 }
@@ -60,7 +62,7 @@ func (w *world) start() {
 	start := time.Now()
 	w.sts.now = func() time.Time { return time.Now().Add(w.skew) }
 	cfg := broker.Config{
-		Keys: w.keys, STS: w.sts, Log: w.log, Logger: slog.New(slog.DiscardHandler),
+		Keys: w.keys, STS: w.sts, AWSVault: w.awsVault, Log: w.log, Logger: slog.New(slog.DiscardHandler),
 		Profiles: w.meaning(fakeProfiles{
 			"ops":   {Profile: "ops", Key: "alice", Region: "eu-west-1", Hops: []profiles.Hop{{Profile: "ops", RoleARN: roleARN}}},
 			"ops2":  {Profile: "ops2", Key: "alice", Hops: []profiles.Hop{{Profile: "ops2", RoleARN: roleARN}}},
@@ -226,6 +228,7 @@ func (f *fakeKeys) PutKey(_ context.Context, k broker.Key) error {
 		if f.lose != nil {
 			k = f.lose(k)
 		}
+		k.SecretAccessKey = broker.NewSecret(k.SecretAccessKey.Reveal()) // the caller may clear its own
 		f.keys[k.Name] = k
 	}
 	return f.err

@@ -119,7 +119,7 @@ func (x *keyIndex) forget() {
 // AddKey proves a key with GetCallerIdentity and stores it. A key that AWS
 // refuses is not stored, nor is one whose entry cannot be written.
 func (b *Broker) AddKey(ctx context.Context, caller Caller, k NewKey) (KeyInfo, error) {
-	info, err := b.addKey(ctx, caller, k)
+	info, err := b.addKey(ctx, caller, k, "")
 	if err != nil {
 		q := &query{key: KeyInfo{Name: k.Name}}
 		if CheckAccessKeyID(k.AccessKeyID) == nil {
@@ -130,7 +130,8 @@ func (b *Broker) AddKey(ctx context.Context, caller Caller, k NewKey) (KeyInfo, 
 	return info, nil
 }
 
-func (b *Broker) addKey(ctx context.Context, caller Caller, k NewKey) (KeyInfo, error) {
+// addKey adds a key; reason stands in its entry.
+func (b *Broker) addKey(ctx context.Context, caller Caller, k NewKey, reason string) (KeyInfo, error) {
 	if err := k.Check(); err != nil {
 		return KeyInfo{}, err
 	}
@@ -166,7 +167,7 @@ func (b *Broker) addKey(ctx context.Context, caller Caller, k NewKey) (KeyInfo, 
 	}
 	// The entry first: a key that could not be stored after it is recorded as
 	// failed, while one that is stored without an entry could not be told.
-	entry := Event{Kind: EventKeyAdded, Outcome: OutcomeOK, Account: accountOf(key.UserARN), Key: key.event(), Caller: &caller}
+	entry := Event{Kind: EventKeyAdded, Outcome: OutcomeOK, Account: accountOf(key.UserARN), Key: key.event(), Caller: &caller, Reason: reason}
 	if err := b.cfg.Log.Append(context.WithoutCancel(ctx), entry, true); err != nil {
 		return KeyInfo{}, fmt.Errorf("key %q was not stored: %w", k.Name, err)
 	}
