@@ -25,7 +25,11 @@ func (h *helper) open() (vault, string, error) {
 	if !slices.Contains(Backends(runtime.GOOS), backend) {
 		return nil, "", broker.Errorf(broker.CodeConfig, "there is no keychain %.20q on %s", backend, runtime.GOOS)
 	}
-	v, err := h.openBackend(backend)
+	open := h.openBackend
+	if h.req.Kind == kindAWSVault {
+		open = h.openAWSVault
+	}
+	v, err := open(backend)
 	return v, backend, err
 }
 
@@ -184,17 +188,21 @@ func printableText(s string) string {
 
 // openKeychain opens the login keychain of macOS, which needs cgo.
 func (h *helper) openKeychain() (vault, error) {
+	return h.openKeychainOf(keyring.Config{
+		ServiceName:                    "gatepass",
+		KeychainTrustApplication:       true,
+		KeychainAccessibleWhenUnlocked: true,
+	})
+}
+
+func (h *helper) openKeychainOf(cfg keyring.Config) (vault, error) {
 	if !slices.Contains(keyring.AvailableBackends(), keyring.KeychainBackend) {
 		return nil, missing("keychain", "this gatepassd was built without cgo, which it needs on macOS")
 	}
 	if h.req.Op != opProbe && h.req.Op != opList {
 		h.prompt(false) // it asks when it likes to, and there is no telling beforehand
 	}
-	ring, err := openRing("keychain", keyring.Config{
-		ServiceName:                    "gatepass",
-		KeychainTrustApplication:       true,
-		KeychainAccessibleWhenUnlocked: true,
-	})
+	ring, err := openRing("keychain", cfg)
 	return keychainVault{ring}, err
 }
 

@@ -19,3 +19,7 @@ func (h *helper) openWinCred() (vault, error)       { return elsewhere("wincred"
 func (h *helper) openKeyctl() (vault, error)        { return elsewhere("keyctl") }
 func (h *helper) openSecretService() (vault, error) { return elsewhere("secret-service") }
 func (h *helper) openKWallet() (vault, error)       { return elsewhere("kwallet") }
+
+func (h *helper) openWinCredOf(string) (vault, error)       { return elsewhere("wincred") }
+func (h *helper) openAWSVaultSecretService() (vault, error) { return elsewhere("secret-service") }
+func (h *helper) openAWSVaultKWallet() (vault, error)       { return elsewhere("kwallet") }

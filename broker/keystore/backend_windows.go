@@ -12,8 +12,11 @@ import (
 func (h *helper) auto() (string, error) { return "wincred", nil }
 
 // openWinCred opens Windows' credential manager.
-func (h *helper) openWinCred() (vault, error) {
-	ring, err := openRing("wincred", keyring.Config{ServiceName: "gatepass", WinCredPrefix: "gatepass"})
+func (h *helper) openWinCred() (vault, error) { return h.openWinCredOf("gatepass") }
+
+// openWinCredOf opens the credentials of a program.
+func (h *helper) openWinCredOf(program string) (vault, error) {
+	ring, err := openRing("wincred", keyring.Config{ServiceName: program, WinCredPrefix: program})
 	return winVault{ring}, err
 }
 
@@ -48,6 +51,10 @@ func (h *helper) openPass() (vault, error)          { return elsewhere("pass") }
 func (h *helper) openKeyctl() (vault, error)        { return elsewhere("keyctl") }
 func (h *helper) openSecretService() (vault, error) { return elsewhere("secret-service") }
 func (h *helper) openKWallet() (vault, error)       { return elsewhere("kwallet") }
+
+func (h *helper) openAWSVaultPass() (vault, error)          { return elsewhere("pass") }
+func (h *helper) openAWSVaultSecretService() (vault, error) { return elsewhere("secret-service") }
+func (h *helper) openAWSVaultKWallet() (vault, error)       { return elsewhere("kwallet") }
 
 // checkPrivate leaves it to the access list of the user's profile.
 func checkPrivate(string, fs.FileInfo) error { return nil }

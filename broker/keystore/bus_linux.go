@@ -57,7 +57,10 @@ func (h *helper) auto() (string, error) {
 	return "", missing("auto", "neither a Secret Service nor KWallet is on the session bus")
 }
 
-func (h *helper) openWinCred() (vault, error) { return nil, missing("wincred", "it is not for Linux") }
+func (h *helper) openWinCred() (vault, error) { return h.openWinCredOf("") }
+func (h *helper) openWinCredOf(string) (vault, error) {
+	return nil, missing("wincred", "it is not for Linux")
+}
 
 // property reads a property of an object into value.
 func property(o dbus.BusObject, name string, value any) error {

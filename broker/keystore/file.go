@@ -83,18 +83,25 @@ func (v *fileVault) list() ([]string, error) {
 	return items, nil
 }
 
-// get: whatever lies there is not to be read for ever, nor without end.
 func (v *fileVault) get(item string) ([]byte, error) {
-	st, err := os.Stat(filepath.Join(v.dir, item))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, errAbsent
-	case err != nil:
-		return nil, denied("file", err.Error())
-	case !st.Mode().IsRegular() || st.Size() > 4*maxItem:
-		return nil, broker.Errorf(broker.CodeData, "%s in the file keychain is not a stored item", item)
+	if err := v.readable(item); err != nil {
+		return nil, err
 	}
 	return v.open(v.ringVault, item)
+}
+
+// readable: whatever lies there is not to be read for ever, nor without end.
+func (v *fileVault) readable(file string) error {
+	st, err := os.Stat(filepath.Join(v.dir, file))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errAbsent
+	case err != nil:
+		return denied("file", err.Error())
+	case !st.Mode().IsRegular() || st.Size() > 4*maxItem:
+		return broker.Errorf(broker.CodeData, "%s in the file keychain is not a stored item", file)
+	}
+	return nil
 }
 
 // open reads an item through ring. A wrong passphrase and a damaged file look

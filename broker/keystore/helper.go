@@ -117,10 +117,12 @@ var errAbsent = errors.New("no such item in the keychain")
 
 func (h *helper) do(v vault, backend string) (answer, error) {
 	r := h.req
-	switch r.Op {
-	case opProbe:
+	switch {
+	case r.Kind == kindAWSVault:
+		return h.doAWSVault(v, backend)
+	case r.Op == opProbe:
 		return answer{}, v.probe()
-	case opList:
+	case r.Op == opList:
 		return h.list(v)
 	}
 	if r.Kind != kindKey && r.Kind != kindSecret || !validName(r.Name) {

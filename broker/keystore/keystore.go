@@ -305,14 +305,25 @@ func notFound(backend, kind, name string) *broker.Error {
 func (s *Store) call(ctx context.Context, req *request) (answer, error) {
 	req.Backend = s.Backend()
 	req.FileDir, req.PassDir, req.PassPrefix = s.cfg.FileDir, s.cfg.PassDir, s.cfg.PassPrefix
+	if req.Backend == "file" {
+		req.passphrase = slices.Clone(s.cfg.FilePassphrase.RevealBytes())
+	}
+	a, err := s.run(ctx, req)
+	if err == nil {
+		s.mu.Lock()
+		s.opened = a.Backend
+		s.mu.Unlock()
+	}
+	return a, err
+}
+
+// run is call for a request that says where the keychain is.
+func (s *Store) run(ctx context.Context, req *request) (answer, error) {
 	env := s.cfg.Env
 	switch req.Backend {
 	case "file", "pass", "keyctl":
 		// They need no bus, so keyring's init shall not hang on one.
 		env, req.Bus = withoutBus(env)
-	}
-	if req.Backend == "file" {
-		req.passphrase = slices.Clone(s.cfg.FilePassphrase.RevealBytes())
 	}
 
 	c := &call{cfg: &s.cfg, env: env, req: req, began: time.Now(), result: make(chan result)}
@@ -351,9 +362,6 @@ func (s *Store) call(ctx context.Context, req *request) (answer, error) {
 		clear(r.answer.value)
 		return answer{}, errNonsense
 	}
-	s.mu.Lock()
-	s.opened = r.answer.Backend
-	s.mu.Unlock()
 	return r.answer, nil
 }
 

@@ -1,6 +1,8 @@
 package keystore
 
 import (
+	"slices"
+
 	"github.com/99designs/keyring"
 	"github.com/godbus/dbus"
 
@@ -8,10 +10,9 @@ import (
 )
 
 const (
-	kwalletPath   = "/modules/kwalletd5"
-	kwalletIface  = "org.kde.KWallet."
-	kwalletFolder = "gatepass"
-	kwalletApp    = "gatepass"
+	kwalletPath  = "/modules/kwalletd5"
+	kwalletIface = "org.kde.KWallet."
+	kwalletApp   = "gatepass"
 )
 
 // A kwalletVault is KDE's wallet, known to be open. keyring opens it whatever
@@ -21,9 +22,34 @@ type kwalletVault struct {
 	ringVault
 	wallet dbus.BusObject
 	handle int32
+	folder string
 }
 
 func (h *helper) openKWallet() (vault, error) {
+	return h.openWallet("gatepass", func(v *kwalletVault) (name string, err error) {
+		err = mapError("kwallet", v.call("networkWallet").Store(&name))
+		return name, err
+	})
+}
+
+// openAWSVaultKWallet opens aws-vault's wallet, which has a name of its own. To
+// open one that is not there would ask whether to make it.
+func (h *helper) openAWSVaultKWallet() (vault, error) {
+	return h.openWallet("aws-vault", func(v *kwalletVault) (string, error) {
+		const name = "aws-vault"
+		var all []string
+		if err := v.call("wallets").Store(&all); err != nil {
+			return "", mapError("kwallet", err)
+		}
+		if !slices.Contains(all, name) {
+			return "", noAWSVault("the keychain (kwallet) has no wallet %q", name)
+		}
+		return name, nil
+	})
+}
+
+// openWallet opens the wallet that find names, for the items in a folder.
+func (h *helper) openWallet(folder string, find func(*kwalletVault) (string, error)) (vault, error) {
 	conn, why := sessionBus()
 	if conn == nil {
 		return nil, missing("kwallet", why)
@@ -34,17 +60,17 @@ func (h *helper) openKWallet() (vault, error) {
 	} else if !there {
 		return nil, missing("kwallet", "nobody on the session bus offers "+kwalletName)
 	}
-	v := &kwalletVault{wallet: conn.Object(kwalletName, kwalletPath)}
+	v := &kwalletVault{wallet: conn.Object(kwalletName, kwalletPath), folder: folder}
 	var enabled, open bool
-	var name string
 	if err := v.call("isEnabled").Store(&enabled); err != nil {
 		return nil, mapError("kwallet", err)
 	}
 	if !enabled {
 		return nil, missing("kwallet", "it is switched off in its settings")
 	}
-	if err := v.call("networkWallet").Store(&name); err != nil {
-		return nil, mapError("kwallet", err)
+	name, err := find(v)
+	if err != nil {
+		return nil, err
 	}
 	if err := v.call("isOpen", name).Store(&open); err != nil {
 		return nil, mapError("kwallet", err)
@@ -68,7 +94,7 @@ func (h *helper) openKWallet() (vault, error) {
 	v.ringVault, err = openRing("kwallet", keyring.Config{
 		ServiceName:   name,
 		KWalletAppID:  kwalletApp,
-		KWalletFolder: kwalletFolder,
+		KWalletFolder: folder,
 	})
 	return v, err
 }
@@ -80,20 +106,34 @@ func (v *kwalletVault) call(method string, args ...any) *dbus.Call {
 // has reports whether the entry is there, and fails where the wallet was
 // closed meanwhile, which also looks like an entry that is not.
 func (v *kwalletVault) has(item string) (bool, error) {
-	var there, open bool
-	if err := v.call("hasEntry", v.handle, kwalletFolder, item, kwalletApp).Store(&there); err != nil {
+	var there bool
+	if err := v.call("hasEntry", v.handle, v.folder, item, kwalletApp).Store(&there); err != nil {
 		return false, mapError("kwallet", err)
 	}
 	if there {
 		return true, nil
 	}
+	return false, v.stillOpen()
+}
+
+func (v *kwalletVault) stillOpen() error {
+	var open bool
 	if err := v.call("isOpen", v.handle).Store(&open); err != nil {
-		return false, mapError("kwallet", err)
+		return mapError("kwallet", err)
 	}
 	if !open {
-		return false, locked("kwallet", "it was closed meanwhile")
+		return locked("kwallet", "it was closed meanwhile")
 	}
-	return false, nil
+	return nil
+}
+
+// list: a wallet that was closed meanwhile looks like an empty one.
+func (v *kwalletVault) list() ([]string, error) {
+	items, err := v.ringVault.list()
+	if err == nil && len(items) == 0 {
+		err = v.stillOpen()
+	}
+	return items, err
 }
 
 func (v *kwalletVault) get(item string) ([]byte, error) {

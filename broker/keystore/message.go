@@ -31,9 +31,11 @@ type request struct {
 	FileDir    string `json:"file_dir,omitempty"`
 	PassDir    string `json:"pass_dir,omitempty"`
 	PassPrefix string `json:"pass_prefix,omitempty"`
-	Bus        string `json:"bus,omitempty"` // session bus for the programs that the helper starts
+	Collection string `json:"collection,omitempty"` // of aws-vault, in the Secret Service
+	Keychain   string `json:"keychain,omitempty"`   // of aws-vault, on macOS
+	Bus        string `json:"bus,omitempty"`        // session bus for the programs that the helper starts
 
-	value      []byte // of a put
+	value      []byte // of a put, and what is expected of a key of aws-vault that is removed
 	passphrase []byte // of the file backend
 }
 
@@ -62,6 +64,7 @@ type answer struct {
 	Key     broker.KeyInfo   `json:"key,omitzero"`
 	Keys    []broker.KeyInfo `json:"keys,omitempty"`
 	Damaged []string         `json:"damaged,omitempty"` // names in Keys whose items do not parse
+	Names   []string         `json:"names,omitempty"`   // of aws-vault's keys
 
 	value []byte
 }

@@ -42,6 +42,8 @@ func validName(name string) bool {
 const (
 	kindKey    = "key"
 	kindSecret = "secret"
+
+	kindAWSVault = "aws-vault" // a key in aws-vault's own store; see awsvault.go
 )
 
 // itemName returns what the keychain calls the item of the given kind and

@@ -28,6 +28,20 @@ type passVault struct {
 }
 
 func (h *helper) openPass() (vault, error) {
+	v, err := h.openPassAt()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(filepath.Join(v.root, ".gpg-id")); errors.Is(err, fs.ErrNotExist) {
+		return nil, missing("pass", v.root+" is no password store").WithHint("make one: pass init <gpg key>")
+	} else if err != nil {
+		return nil, denied("pass", err.Error())
+	}
+	return v, nil
+}
+
+// openPassAt opens what the request names, be it a store or not.
+func (h *helper) openPassAt() (*passVault, error) {
 	root := h.req.PassDir
 	if root == "" {
 		root = os.Getenv("PASSWORD_STORE_DIR")
@@ -43,11 +57,6 @@ func (h *helper) openPass() (vault, error) {
 		if _, err := exec.LookPath(program); err != nil {
 			return nil, missing("pass", "the program "+program+" is not on PATH")
 		}
-	}
-	if _, err := os.Stat(filepath.Join(root, ".gpg-id")); errors.Is(err, fs.ErrNotExist) {
-		return nil, missing("pass", root+" is no password store").WithHint("make one: pass init <gpg key>")
-	} else if err != nil {
-		return nil, denied("pass", err.Error())
 	}
 	if h.req.Bus != "" {
 		os.Setenv("DBUS_SESSION_BUS_ADDRESS", h.req.Bus) // for pinentry
@@ -71,6 +80,41 @@ func (v *passVault) list() ([]string, error) {
 		if item, ok := strings.CutSuffix(e.Name(), ".gpg"); ok {
 			items = append(items, item)
 		}
+	}
+	return items, nil
+}
+
+// An awsVaultPass is aws-vault's part of a password store. Its items may stand
+// in folders: "team/ops".
+type awsVaultPass struct{ *passVault }
+
+func (h *helper) openAWSVaultPass() (vault, error) {
+	v, err := h.openPassAt()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(filepath.Join(v.root, v.prefix)); errors.Is(err, fs.ErrNotExist) {
+		return nil, noAWSVault("%s is not there", filepath.Join(v.root, v.prefix))
+	} else if err != nil {
+		return nil, denied("pass", err.Error())
+	}
+	return awsVaultPass{v}, nil
+}
+
+func (v awsVaultPass) list() ([]string, error) {
+	top := filepath.Join(v.root, v.prefix)
+	var items []string
+	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if item, ok := strings.CutSuffix(strings.TrimPrefix(path, top+"/"), ".gpg"); ok && !d.IsDir() {
+			items = append(items, item)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, denied("pass", err.Error())
 	}
 	return items, nil
 }
@@ -181,7 +225,12 @@ func (v *passVault) explain(err error, text string) error {
 // hasSecretKey reports whether gpg has a secret key that the store is
 // encrypted to, be it locked or not.
 func (v *passVault) hasSecretKey() bool {
-	ids, err := os.ReadFile(filepath.Join(v.root, ".gpg-id"))
+	dir := filepath.Join(v.root, v.prefix)
+	ids, err := os.ReadFile(filepath.Join(dir, ".gpg-id"))
+	for err != nil && dir != v.root && dir != filepath.Dir(dir) { // a folder has the keys of the one above
+		dir = filepath.Dir(dir)
+		ids, err = os.ReadFile(filepath.Join(dir, ".gpg-id"))
+	}
 	if err != nil {
 		return false
 	}

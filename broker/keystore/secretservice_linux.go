@@ -31,6 +31,15 @@ type secretVault struct {
 }
 
 func (h *helper) openSecretService() (vault, error) {
+	return h.openCollection("gatepass", (*secretVault).find)
+}
+
+// openAWSVaultSecretService opens aws-vault's collection.
+func (h *helper) openAWSVaultSecretService() (vault, error) {
+	return h.openCollection("aws-vault", (*secretVault).findAWSVault)
+}
+
+func (h *helper) openCollection(service string, find func(*secretVault) (dbus.ObjectPath, error)) (vault, error) {
 	conn, why := sessionBus()
 	if conn == nil {
 		return nil, missing("secret-service", why)
@@ -42,14 +51,14 @@ func (h *helper) openSecretService() (vault, error) {
 		return nil, missing("secret-service", "nobody on the session bus offers "+secretsName)
 	}
 	v := &secretVault{h: h, conn: conn}
-	if v.collection, err = v.find(); err != nil {
+	if v.collection, err = find(v); err != nil {
 		return nil, err
 	}
 	if err := v.unlock(v.collection, secretsIface+"Collection.Locked"); err != nil {
 		return nil, err
 	}
 	v.ringVault, err = openRing("secret-service", keyring.Config{
-		ServiceName:             "gatepass",
+		ServiceName:             service,
 		LibSecretCollectionName: collectionName(v.collection),
 	})
 	return v, err
@@ -97,6 +106,21 @@ func (v *secretVault) find() (dbus.ObjectPath, error) {
 		return "", denied("secret-service", "it made no keyring")
 	}
 	return path, nil
+}
+
+// findAWSVault returns the collection that keyring takes for aws-vault's. It
+// makes none, and so asks nobody who has never used aws-vault.
+func (v *secretVault) findAWSVault() (dbus.ObjectPath, error) {
+	var all []dbus.ObjectPath
+	if err := property(v.object(secretsPath), secretsIface+"Service.Collections", &all); err != nil {
+		return "", mapError("secret-service", err)
+	}
+	for _, path := range all {
+		if collectionName(path) == v.h.req.Collection {
+			return path, nil
+		}
+	}
+	return "", noAWSVault("the keychain (secret-service) has no collection %q", v.h.req.Collection)
 }
 
 // unlock makes sure that the object is unlocked, as its property says. Without
@@ -201,7 +225,7 @@ func (v *secretVault) list() ([]string, error) {
 		} else if err != nil {
 			return nil, mapError("secret-service", err)
 		}
-		if item := attributes["profile"]; strings.HasPrefix(item, "gatepass.") {
+		if item := attributes["profile"]; item != "" {
 			items = append(items, item)
 		}
 	}
