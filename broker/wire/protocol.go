@@ -50,17 +50,20 @@ const MaxBody = 64 << 10
 
 // The routes.
 const (
-	PathCredentials = "/v1/credentials"    // POST CredentialsRequest → the credential_process document
-	PathWhoAmI      = "/v1/whoami"         // POST CredentialsRequest, its profile optional → broker.IdentityDetail
-	PathStatus      = "/v1/status"         // GET → broker.Status
-	PathKeys        = "/v1/keys"           // GET → KeysResponse; POST AddKeyRequest → broker.KeyInfo
-	PathKeysRotate  = "/v1/keys/rotate"    // POST RotateKeyRequest → broker.Rotated
-	PathKeysRemove  = "/v1/keys/remove"    // POST RemoveKeyRequest → {}
-	PathProfiles    = "/v1/profiles"       // POST ProfilesRequest → broker.ProfileList
-	PathProfileShow = "/v1/profiles/show"  // POST ProfilesRequest → broker.ProfileDetail
-	PathPromptBeat  = "/v1/prompts/beat"   // POST PromptBeatRequest → {}: the client still asks its user
-	PathPromptReply = "/v1/prompts/answer" // POST PromptReplyRequest → {}
-	PathStop        = "/v1/daemon/stop"    // POST {} → StopResponse, then the daemon drains and exits
+	PathCredentials    = "/v1/credentials"      // POST CredentialsRequest → the credential_process document
+	PathWhoAmI         = "/v1/whoami"           // POST CredentialsRequest, its profile optional → broker.IdentityDetail
+	PathStatus         = "/v1/status"           // GET → broker.Status
+	PathKeys           = "/v1/keys"             // GET → KeysResponse; POST AddKeyRequest → broker.KeyInfo
+	PathKeysRotate     = "/v1/keys/rotate"      // POST RotateKeyRequest → broker.Rotated
+	PathKeysRemove     = "/v1/keys/remove"      // POST RemoveKeyRequest → {}
+	PathAWSVault       = "/v1/aws-vault"        // POST AWSVaultRequest → AWSVaultResponse
+	PathAWSVaultImport = "/v1/aws-vault/import" // POST AWSVaultKeyRequest → broker.ImportedKey
+	PathAWSVaultRemove = "/v1/aws-vault/remove" // POST AWSVaultKeyRequest → {}
+	PathProfiles       = "/v1/profiles"         // POST ProfilesRequest → broker.ProfileList
+	PathProfileShow    = "/v1/profiles/show"    // POST ProfilesRequest → broker.ProfileDetail
+	PathPromptBeat     = "/v1/prompts/beat"     // POST PromptBeatRequest → {}: the client still asks its user
+	PathPromptReply    = "/v1/prompts/answer"   // POST PromptReplyRequest → {}
+	PathStop           = "/v1/daemon/stop"      // POST {} → StopResponse, then the daemon drains and exits
 )
 
 // RotatePatience is how long the daemon has for an answer to PathKeysRotate:
@@ -128,8 +131,8 @@ type PromptReplyRequest struct {
 	Why  broker.Code `json:"why,omitempty"`
 }
 
-// AddKeyRequest stores a key. SecretAccessKey is the one secret that a client
-// ever sends.
+// AddKeyRequest stores a key. SecretAccessKey, MFA codes and the passphrase of
+// an AWSVaultKeyRequest are the only secrets that a client ever sends.
 type AddKeyRequest struct {
 	Name            string `json:"name"`
 	AccessKeyID     string `json:"access_key_id"`
@@ -161,6 +164,29 @@ type RotateKeyRequest struct {
 // RemoveKeyRequest removes a stored key.
 type RemoveKeyRequest struct {
 	Name string `json:"name"`
+}
+
+// AWSVaultRequest asks which keys aws-vault keeps, and says where it does.
+type AWSVaultRequest struct {
+	Backend    string `json:"backend"`              // as aws-vault calls it
+	Collection string `json:"collection,omitempty"` // of secret-service
+	Keychain   string `json:"keychain,omitempty"`   // of keychain
+	Dir        string `json:"dir,omitempty"`        // of pass and file; absolute
+	Prefix     string `json:"prefix,omitempty"`     // of pass
+}
+
+// AWSVaultResponse names aws-vault's keys.
+type AWSVaultResponse struct {
+	Names []string `json:"names"`
+}
+
+// AWSVaultKeyRequest stores a key of aws-vault, or removes one there that is
+// stored. The key itself never leaves the daemon.
+type AWSVaultKeyRequest struct {
+	AWSVaultRequest
+	Passphrase string `json:"passphrase,omitempty"` // of file
+	Name       string `json:"name"`
+	Region     string `json:"region,omitempty"` // where to ask AWS about it
 }
 
 // ProfilesRequest asks what profiles mean, and nothing of AWS.

@@ -82,7 +82,7 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 	}()
 
 	gate := broker.New(broker.Config{
-		Keys: keys, STS: aws, IAM: aws, Notes: notebook{paths.KeyNotes}, Log: book, Profiles: profiles.NewReader(), Clock: newClock(), Logger: log,
+		Keys: keys, STS: aws, IAM: aws, AWSVault: keys, Notes: notebook{paths.KeyNotes}, Log: book, Profiles: profiles.NewReader(), Clock: newClock(), Logger: log,
 		Files:   profiles.Files{Config: filepath.Join(home, ".aws", "config"), Credentials: filepath.Join(home, ".aws", "credentials")},
 		Trusted: cfg.TrustedConfigs,
 		MFA: broker.MFA{

@@ -118,6 +118,16 @@ func TestRefusals(t *testing.T) {
 		{"one profile to list", post(wire.PathProfiles, host, good), "400", "usage", "all profiles"},
 		{"a host for a region", credentials(host, `{"profile":"ops","region":"evil.example/"}`), "400", "usage", "region"},
 		{"a host for a new key's region", post(wire.PathKeys, host, `{"name":"a","region":"x.evil.example"}`), "400", "usage", "region"},
+		{"a relative store", post(wire.PathAWSVault, host, `{"backend":"file","dir":"keys"}`), "400", "usage", "dir"},
+		{"a store with dots", post(wire.PathAWSVaultImport, host, `{"backend":"file","dir":"/a/../b","name":"work"}`), "400", "usage", "dir"},
+		{"a key to remove from a store with dots", post(wire.PathAWSVaultRemove, host, `{"backend":"pass","dir":"/a/.","name":"work"}`), "400", "usage", "dir"},
+		{"a store's prefix with a NUL", post(wire.PathAWSVault, host, `{"backend":"pass","dir":"/a","prefix":"a\u0000"}`), "400", "usage", "prefix"},
+		{"a long collection", post(wire.PathAWSVault, host, `{"backend":"secret-service","collection":"`+strings.Repeat("a", 257)+`"}`), "400", "usage", "collection"},
+		{"a path for a keychain", post(wire.PathAWSVaultImport, host, `{"backend":"keychain","keychain":"/tmp/mine","name":"work"}`), "400", "usage", "keychain"},
+		{"a host for an imported key's region", post(wire.PathAWSVaultImport, host, `{"backend":"file","dir":"/a","name":"work","region":"x.evil.example"}`), "400", "usage", "region"},
+		{"another kind of passphrase", post(wire.PathAWSVaultImport, host, `{"backend":"file","dir":"/a","name":"work","passphrase":["secret"]}`), "400", "usage", "passphrase"},
+		{"a listing by browser", post(wire.PathAWSVault, host+"Origin: null\r\n", `{"backend":"file","dir":"/a"}`), "403", "denied", "Origin"},
+		{"get of aws-vault", "GET /v1/aws-vault HTTP/1.1\r\n" + host + "Connection: close\r\n\r\n", "405", "usage", "POST"},
 		{"text for a surface", credentials(host, `{"profile":"ops","via":"a b"}`), "400", "usage", "via"},
 		{"negative duration", credentials(host, `{"profile":"ops","duration_seconds":-1}`), "400", "usage", "duration_seconds"},
 		{"endless min left", credentials(host, `{"profile":"ops","min_left_seconds":9999999999}`), "400", "usage", "min_left_seconds"},
@@ -235,6 +245,30 @@ func TestAnswers(t *testing.T) {
 	var e *broker.Error
 	if !errors.As(err, &e) || e.Code != broker.CodeNotFound || e.Message != `there is no key "nokey"` || e.Hint != "gatepass keys list" {
 		t.Errorf("remove: %#v", err)
+	}
+	store := wire.AWSVaultRequest{Backend: "file", Dir: "/a/keys"}
+	at := broker.AWSVault{Backend: "file", Dir: "/a/keys"}
+	n := h.broker.calls()
+	var vault wire.AWSVaultResponse
+	if err := c.Call(ctx, "POST", wire.PathAWSVault, store, &vault); err != nil || vault.Names == nil {
+		t.Errorf("aws-vault: %+v, %v", vault, err)
+	}
+	one := wire.AWSVaultKeyRequest{AWSVaultRequest: store, Passphrase: secret, Name: "work", Region: "us-east-1"}
+	var imported broker.ImportedKey
+	if err := c.Call(ctx, "POST", wire.PathAWSVaultImport, one, &imported); err != nil || imported.Name != "work" || !imported.Already {
+		t.Errorf("import: %+v, %v", imported, err)
+	}
+	if err := c.Call(ctx, "POST", wire.PathAWSVaultRemove, one, nil); err != nil {
+		t.Errorf("remove what was imported: %v", err)
+	}
+	open := at
+	open.Passphrase = broker.NewSecret(secret)
+	if got, want := h.broker.asked[n:], []any{at, []any{open, "work", "us-east-1"}, []any{open, "work"}}; len(got) != 3 ||
+		!reflect.DeepEqual(got[1:], want[1:]) || !got[0].(broker.AWSVault).Passphrase.IsZero() || got[0].(broker.AWSVault).Dir != at.Dir {
+		t.Errorf("asked %+v, want %+v", got, want)
+	}
+	if by := h.broker.callers[n+1]; by.Via != "keys" {
+		t.Errorf("imported via %q", by.Via)
 	}
 	var stopped wire.StopResponse
 	if err := c.Call(ctx, "POST", wire.PathStop, struct{}{}, &stopped); err != nil || stopped.PID != os.Getpid() {

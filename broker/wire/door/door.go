@@ -47,6 +47,9 @@ type Broker interface {
 	Keys(context.Context, broker.Caller) ([]broker.KeyState, error)
 	RotateKey(context.Context, broker.Caller, broker.RotateRequest) (broker.Rotated, error)
 	RemoveKey(ctx context.Context, caller broker.Caller, name string) error
+	AWSVaultKeys(ctx context.Context, caller broker.Caller, at broker.AWSVault) ([]string, error)
+	ImportKey(ctx context.Context, caller broker.Caller, at broker.AWSVault, name, region string) (broker.ImportedKey, error)
+	RemoveImported(ctx context.Context, caller broker.Caller, at broker.AWSVault, name string) error
 	Status(context.Context) (broker.Status, error)
 	ListProfiles(context.Context, profiles.Files) (broker.ProfileList, error)
 	ShowProfile(ctx context.Context, files profiles.Files, name string) (broker.ProfileDetail, error)
@@ -135,17 +138,20 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // routes are the paths that are answered, by method. A request's target must
 // be one of them to the byte: no query, no escapes, no dots, no host.
 var routes = map[string]map[string]func(*Server, *request) (any, error){
-	wire.PathCredentials: {"POST": (*Server).credentials},
-	wire.PathWhoAmI:      {"POST": (*Server).whoAmI},
-	wire.PathStatus:      {"GET": (*Server).status},
-	wire.PathKeys:        {"GET": (*Server).keys, "POST": (*Server).addKey},
-	wire.PathKeysRotate:  {"POST": (*Server).rotateKey},
-	wire.PathKeysRemove:  {"POST": (*Server).removeKey},
-	wire.PathProfiles:    {"POST": (*Server).listProfiles},
-	wire.PathProfileShow: {"POST": (*Server).showProfile},
-	wire.PathPromptBeat:  {"POST": (*Server).promptBeat},
-	wire.PathPromptReply: {"POST": (*Server).promptReply},
-	wire.PathStop:        {"POST": (*Server).stop},
+	wire.PathCredentials:    {"POST": (*Server).credentials},
+	wire.PathWhoAmI:         {"POST": (*Server).whoAmI},
+	wire.PathStatus:         {"GET": (*Server).status},
+	wire.PathKeys:           {"GET": (*Server).keys, "POST": (*Server).addKey},
+	wire.PathKeysRotate:     {"POST": (*Server).rotateKey},
+	wire.PathKeysRemove:     {"POST": (*Server).removeKey},
+	wire.PathAWSVault:       {"POST": (*Server).vaultKeys},
+	wire.PathAWSVaultImport: {"POST": (*Server).importKey},
+	wire.PathAWSVaultRemove: {"POST": (*Server).removeImported},
+	wire.PathProfiles:       {"POST": (*Server).listProfiles},
+	wire.PathProfileShow:    {"POST": (*Server).showProfile},
+	wire.PathPromptBeat:     {"POST": (*Server).promptBeat},
+	wire.PathPromptReply:    {"POST": (*Server).promptReply},
+	wire.PathStop:           {"POST": (*Server).stop},
 }
 
 // A request is one that passed the door.
@@ -256,6 +262,41 @@ func (s *Server) removeKey(r *request) (any, error) {
 	}
 	r.caller.Via = "keys"
 	return struct{}{}, s.cfg.Broker.RemoveKey(r.ctx, r.caller, in.Name)
+}
+
+func (s *Server) vaultKeys(r *request) (any, error) {
+	var in wire.AWSVaultRequest
+	if err := decode(r.body, &in); err != nil {
+		return nil, err
+	}
+	at, err := vaultOf(in)
+	if err != nil {
+		return nil, err
+	}
+	r.caller.Via = "keys"
+	names, err := s.cfg.Broker.AWSVaultKeys(r.ctx, r.caller, at)
+	if names == nil {
+		names = []string{}
+	}
+	return wire.AWSVaultResponse{Names: names}, err
+}
+
+func (s *Server) importKey(r *request) (any, error) {
+	in, at, err := vaultKeyRequest(r.body)
+	if err != nil {
+		return nil, err
+	}
+	r.caller.Via = "keys"
+	return s.cfg.Broker.ImportKey(r.ctx, r.caller, at, in.Name, in.Region)
+}
+
+func (s *Server) removeImported(r *request) (any, error) {
+	in, at, err := vaultKeyRequest(r.body)
+	if err != nil {
+		return nil, err
+	}
+	r.caller.Via = "keys"
+	return struct{}{}, s.cfg.Broker.RemoveImported(r.ctx, r.caller, at, in.Name)
 }
 
 func (s *Server) listProfiles(r *request) (any, error) {

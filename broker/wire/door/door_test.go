@@ -76,6 +76,21 @@ func (f *fakeBroker) RemoveKey(_ context.Context, c broker.Caller, name string) 
 	return broker.Errorf(broker.CodeNotFound, "there is no key %q", name).WithHint("gatepass keys list")
 }
 
+func (f *fakeBroker) AWSVaultKeys(_ context.Context, c broker.Caller, at broker.AWSVault) ([]string, error) {
+	f.note(c, at)
+	return nil, nil
+}
+
+func (f *fakeBroker) ImportKey(_ context.Context, c broker.Caller, at broker.AWSVault, name, region string) (broker.ImportedKey, error) {
+	f.note(c, []any{at, name, region})
+	return broker.ImportedKey{KeyInfo: broker.KeyInfo{Name: name, AccessKeyID: "AKIAIOSFODNN7EXAMPLE"}, Already: true}, nil
+}
+
+func (f *fakeBroker) RemoveImported(_ context.Context, c broker.Caller, at broker.AWSVault, name string) error {
+	f.note(c, []any{at, name})
+	return nil
+}
+
 func (f *fakeBroker) Status(context.Context) (broker.Status, error) {
 	f.note(broker.Caller{}, "status")
 	if f.status != nil {

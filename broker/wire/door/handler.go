@@ -217,6 +217,37 @@ func credentialsRequest(body []byte) (req broker.Request, via string, err error)
 	}, in.Via, nil
 }
 
+// vaultOf reads where aws-vault keeps its keys.
+func vaultOf(in wire.AWSVaultRequest) (at broker.AWSVault, err error) {
+	if in.Dir != "" {
+		if err := checkPath("dir", in.Dir); err != nil {
+			return at, err
+		}
+	}
+	for name, value := range map[string]string{"backend": in.Backend, "collection": in.Collection, "keychain": in.Keychain, "prefix": in.Prefix} {
+		if len(value) > 256 || strings.ContainsFunc(value, unicode.IsControl) {
+			return at, broker.Errorf(broker.CodeUsage, "the %s of aws-vault is not plain text", name)
+		}
+	}
+	if strings.ContainsAny(in.Keychain, `/\`) {
+		return at, broker.Errorf(broker.CodeUsage, "the keychain of aws-vault is a name, not the path %q", in.Keychain)
+	}
+	return broker.AWSVault{Backend: in.Backend, Collection: in.Collection, Keychain: in.Keychain, Dir: in.Dir, Prefix: in.Prefix}, nil
+}
+
+// vaultKeyRequest reads the body of a request about one key of aws-vault.
+func vaultKeyRequest(body []byte) (in wire.AWSVaultKeyRequest, at broker.AWSVault, err error) {
+	if err := decode(body, &in); err != nil {
+		return in, at, err
+	}
+	if err := checkRegion(in.Region); err != nil {
+		return in, at, err
+	}
+	at, err = vaultOf(in.AWSVaultRequest)
+	at.Passphrase = broker.NewSecret(in.Passphrase)
+	return in, at, err
+}
+
 // profilesRequest reads the body of a request about profiles.
 func profilesRequest(body []byte) (in wire.ProfilesRequest, err error) {
 	if err := decode(body, &in); err != nil {
@@ -227,9 +258,18 @@ func profilesRequest(body []byte) (in wire.ProfilesRequest, err error) {
 
 func checkFiles(config, credentials string) error {
 	for name, path := range map[string]string{"config_file": config, "credentials_file": credentials} {
-		if path != "" && (!filepath.IsAbs(path) || filepath.Clean(path) != path || strings.ContainsRune(path, 0)) {
-			return broker.Errorf(broker.CodeUsage, "%s must be an absolute path without detours, not %q", name, path)
+		if path != "" {
+			if err := checkPath(name, path); err != nil {
+				return err
+			}
 		}
+	}
+	return nil
+}
+
+func checkPath(name, path string) error {
+	if !filepath.IsAbs(path) || filepath.Clean(path) != path || strings.ContainsRune(path, 0) {
+		return broker.Errorf(broker.CodeUsage, "%s must be an absolute path without detours, not %q", name, path)
 	}
 	return nil
 }
