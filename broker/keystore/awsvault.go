@@ -37,6 +37,8 @@ import (
 // Its sessions and tokens lie beside them under names of other forms.
 // https://github.com/99designs/aws-vault and https://github.com/ByteNess/aws-vault
 
+var _ broker.AWSVaultStore = (*Store)(nil)
+
 // AWSVaultKeys returns the names of the keys in aws-vault's store, and reads
 // none of them. [broker.CodeNotFound] says that there is no such store.
 func (s *Store) AWSVaultKeys(ctx context.Context, at broker.AWSVault) ([]string, error) {

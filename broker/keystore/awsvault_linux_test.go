@@ -154,6 +154,24 @@ func TestAWSVaultSecretServiceLocked(t *testing.T) {
 	}
 }
 
+// A keyring without a password is locked until somebody asks, and asks nobody.
+func TestAWSVaultSecretServiceWithoutPassword(t *testing.T) {
+	d := newDesktop(t)
+	if err := os.Mkdir(d.dir+"/data/keyrings", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	text := "[keyring]\ndisplay-name=awsvault\nctime=0\nmtime=0\nlock-on-idle=false\nlock-after=false\n\n" +
+		"[1]\nitem-type=0\ndisplay-name=work\nsecret=" + keyringItem("work", vaultItem) + "\nmtime=0\nctime=0\n\n[1:attribute0]\nname=profile\ntype=string\nvalue=work\n"
+	if err := os.WriteFile(d.dir+"/data/keyrings/awsvault.keyring", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.unlock()
+	key, err := d.store(nil).AWSVaultKey(t.Context(), vaultCollection, "work")
+	if err != nil || key.SecretAccessKey.Reveal() != vaultSecret {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestAWSVaultKWallet(t *testing.T) {
 	need(t, "kwalletd5")
 	d := newDesktop(t, "QT_QPA_PLATFORM=offscreen")

@@ -123,8 +123,9 @@ func (v *secretVault) findAWSVault() (dbus.ObjectPath, error) {
 	return "", noAWSVault("the keychain (secret-service) has no collection %q", v.h.req.Collection)
 }
 
-// unlock makes sure that the object is unlocked, as its property says. Without
-// a desktop to ask on it fails at once.
+// unlock makes sure that the object is unlocked, as its property says. One
+// without a password is unlocked by asking for it; for others there must be a
+// desktop to ask on.
 func (v *secretVault) unlock(path dbus.ObjectPath, lockedProperty string) error {
 	var isLocked bool
 	if err := property(v.object(path), lockedProperty, &isLocked); err != nil {
@@ -133,13 +134,14 @@ func (v *secretVault) unlock(path dbus.ObjectPath, lockedProperty string) error 
 	if !isLocked {
 		return nil
 	}
-	if !v.h.mayPrompt() {
-		return locked("secret-service", "its keyring is, and there is no desktop to ask on")
-	}
 	var unlocked []dbus.ObjectPath
 	var prompt dbus.ObjectPath
 	if err := v.object(secretsPath).Call(secretsIface+"Service.Unlock", 0, []dbus.ObjectPath{path}).Store(&unlocked, &prompt); err != nil {
 		return mapError("secret-service", err)
+	}
+	if prompt != "/" && !v.h.mayPrompt() {
+		v.object(prompt).Call(secretsIface+"Prompt.Dismiss", 0) // it was not shown yet
+		return locked("secret-service", "its keyring is, and there is no desktop to ask on")
 	}
 	if prompt != "/" {
 		if _, err := v.ask(prompt, true); err != nil {

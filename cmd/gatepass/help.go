@@ -26,6 +26,7 @@ To serve a profile to the AWS CLI and the SDKs, put into ~/.aws/config:
 const rootHelp = `usage: gatepass COMMAND [ARGUMENTS] [FLAGS]
 
   keys add NAME              store an IAM user's access key in the OS keychain
+  keys import                move keys here from your AWS files and aws-vault
   keys list                  show the stored keys
   keys rotate NAME           replace a key by a new one of the same user
   keys remove NAME           remove a key from the keychain
@@ -82,6 +83,8 @@ const environmentHelp = `gatepass reads these variables:
   GATEPASS_CONFIG                  gatepass.toml, for a daemon that is started
   GATEPASS_FILE_PASSPHRASE         opens the file keychain, for a daemon that is
                                    started
+  AWS_VAULT_BACKEND and its like   where aws-vault keeps its keys, which
+                                   "keys import" moves
   NO_COLOR                         no colours
 
 example:

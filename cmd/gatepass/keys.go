@@ -17,7 +17,7 @@ usage: gatepass keys COMMAND
 
   add NAME        store a key, once AWS has confirmed it
   list            show the stored keys, without their secrets
-  import          move plaintext keys out of your AWS files
+  import          move keys out of your AWS files and out of aws-vault
   rotate NAME     replace a key by a new one, step by step
   remove NAME     remove a key from the keychain
 

@@ -142,6 +142,7 @@ func setup(env *testscript.Env, bin string) error {
 		}
 	}
 	env.Setenv("GATEPASS_JS_SDK", os.Getenv("GATEPASS_JS_SDK"))
+	env.Setenv("GATEPASS_AWS_VAULT", os.Getenv("GATEPASS_AWS_VAULT"))
 	if err := os.WriteFile(env.Getenv("TOML"), []byte("keychain = \"file\"\n"), 0o600); err != nil {
 		return err
 	}
@@ -172,6 +173,8 @@ func condition(cond string) (bool, error) {
 		if os.Getenv("GATEPASS_JS_SDK") == "" {
 			err = fmt.Errorf("GATEPASS_JS_SDK names no node_modules")
 		}
+	case "aws-vault":
+		_, err = exec.LookPath(os.Getenv("GATEPASS_AWS_VAULT"))
 	default:
 		_, err = exec.LookPath(name)
 	}
