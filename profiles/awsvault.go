@@ -119,9 +119,11 @@ func (s *state) vaultDefaults(p *profile, serves string) (*profile, error) {
 func (e *Editor) FromVault(profile string) { e.vaulted[profile] = true }
 
 // ThroughVault returns the profiles, other than the one of the same name, for
-// which aws-vault uses, or would use, the key that it keeps: those of [Editor.Through], and those whose line runs aws-vault. They come in
-// groups, each of which can be adopted once those before it are.
-func (e *Editor) ThroughVault(key string) [][]string {
+// which aws-vault uses, or would use, one of the keys that it keeps: those of
+// [Editor.Through], and those whose line runs aws-vault. It uses the first one
+// on the way, whatever the source_profile of that one's own profile. They come
+// in groups, each of which can be adopted once those before it are.
+func (e *Editor) ThroughVault(key string, kept []string) [][]string {
 	s, err := e.read()
 	if err != nil {
 		return nil
@@ -150,7 +152,10 @@ func (e *Editor) ThroughVault(key string) [][]string {
 			continue
 		}
 		chain, err := reads.resolve(name)
-		if err == nil && chain.Way[len(chain.Way)-1] == key && (vaulted[name] || !chain.KeyFrom.Explicit) {
+		if err != nil || startOf(chain.Way, kept) != key {
+			continue
+		}
+		if vaulted[name] || !chain.KeyFrom.Explicit || chain.Key == key {
 			byDepth[len(chain.Way)] = append(byDepth[len(chain.Way)], name)
 		}
 	}
@@ -159,6 +164,16 @@ func (e *Editor) ThroughVault(key string) [][]string {
 		groups = append(groups, byDepth[depth])
 	}
 	return groups
+}
+
+// startOf returns the profile on a way whose key aws-vault uses.
+func startOf(way, kept []string) string {
+	for _, name := range way {
+		if slices.Contains(kept, name) {
+			return name
+		}
+	}
+	return ""
 }
 
 // VaultFlags returns the flags, without their dashes, of every line that runs

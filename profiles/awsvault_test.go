@@ -60,15 +60,18 @@ func TestThroughVault(t *testing.T) {
 		"[profile my ops]\n[profile \"my role\"]\n"+vaultRole+"source_profile = work\ncredential_process = aws-vault exec --json 'my role'\n"+
 		"[profile nobody]\n"+vaultRole+"source_profile = unlisted\n"+
 		"[profile foreign]\nsource_profile = work\ncredential_process = other-program\n"+
+		"[profile between]\nsource_profile = work\ncredential_process = aws-vault exec --json between\n[profile beyond]\n"+vaultRole+"source_profile = between\n"+
 		"[profile sso]\nsso_session = x\nsource_profile = work\n",
 		"[static]\naws_access_key_id = AKIA\naws_secret_access_key = s\n")
+	kept := []string{"work", "unlisted", "static", "default", "between"}
 	for key, want := range map[string][][]string{
 		"work":     {{"bare", "my role", "ops", "saidtoo"}, {"deep", "elsewhere"}},
 		"unlisted": {{"nobody"}},
 		"static":   nil,
 		"default":  nil,
+		"between":  {{"beyond"}}, // though its source is work
 	} {
-		if got := e.ThroughVault(key); !slices.EqualFunc(got, want, slices.Equal) {
+		if got := e.ThroughVault(key, kept); !slices.EqualFunc(got, want, slices.Equal) {
 			t.Errorf("%s: %q, want %q", key, got, want)
 		}
 	}
@@ -151,7 +154,7 @@ func TestAdoptFromVault(t *testing.T) {
 	if err := onlyError(e.Adopt(program, "a b")); err == nil {
 		t.Error("made a profile whose name cannot be served")
 	}
-	for _, group := range append([][]string{{"work"}}, e.ThroughVault("work")...) {
+	for _, group := range append([][]string{{"work"}}, e.ThroughVault("work", []string{"work"})...) {
 		if err := onlyError(e.Adopt(program, group...)); err != nil {
 			t.Fatal(err)
 		}

@@ -103,7 +103,7 @@ func awsVaultRequest(op string, at broker.AWSVault) (*request, error) {
 	switch {
 	case !slices.Contains(Backends(runtime.GOOS), at.Backend):
 		return bad("there is no keychain %q on %s", at.Backend, runtime.GOOS)
-	case (r.FileDir != "" || r.PassDir != "" || at.Backend == "file" || at.Backend == "pass") && !filepath.IsAbs(at.Dir):
+	case (at.Backend == "file" || at.Backend == "pass") && !filepath.IsAbs(at.Dir):
 		return bad("the directory of aws-vault's store (%s) is not an absolute path: %q", at.Backend, at.Dir)
 	case at.Prefix != "" && !filepath.IsLocal(at.Prefix):
 		return bad("the prefix of aws-vault's store (pass) leads out of it: %q", at.Prefix)

@@ -156,9 +156,9 @@ func (c *client) look(ctx context.Context, s *vaultStore) ([]string, error) {
 	return in.Names, err
 }
 
-// findVaulted looks into aws-vault's stores and tells what it found. profiles
-// are those of the config file: a password store without a prefix of
-// aws-vault's own may hold anything, and is searched for these alone.
+// findVaulted looks into aws-vault's stores and tells what it found. A password
+// store without a prefix of aws-vault's own may hold anything, and is searched
+// for the profiles of the config file alone.
 func (m *importing) findVaulted() (stores []*vaultStore, err error) {
 	all, err := m.vaultStores(m.edit.VaultFlags())
 	if err != nil {
@@ -179,6 +179,7 @@ func (m *importing) findVaulted() (stores []*vaultStore, err error) {
 		}
 		s.names = names
 		stores = append(stores, s)
+		m.kept = append(m.kept, names...)
 		for _, name := range names {
 			m.tell(name, "found in %s", s)
 		}
@@ -252,7 +253,7 @@ func checkVaulted(name string) error {
 	if err == nil {
 		return nil
 	}
-	return broker.AsError(err).WithHint("store it by hand, and write gatepass_key into its profiles: aws-vault exec --no-session '%s' -- gatepass keys add NAME --env", name)
+	return broker.AsError(err).WithHint("store it by hand, and write gatepass_key into its profiles: aws-vault exec --no-session %s -- gatepass keys add NAME --env", posixQuote(name))
 }
 
 // removeVaulted has the daemon remove a key from aws-vault's store.

@@ -67,7 +67,8 @@ type importing struct {
 	edit    *profiles.Editor
 	program string
 	region  string
-	failed  error // of the last key that could not be moved
+	kept    []string // the names of aws-vault's keys
+	failed  error    // of the last key that could not be moved
 }
 
 // A moving is a key on its way: from the files, from stores of aws-vault, or
@@ -236,6 +237,7 @@ func (m *importing) preview(found []profiles.Plaintext, vaults []*vaultStore) er
 			moves = moveFrom(moves, name, s)
 		}
 	}
+	m.begin(moves)
 	for _, mv := range moves {
 		if err := checkVaulted(mv.name); err != nil && !mv.plain {
 			m.tell(mv.name, "would stay %s: %s", mv.where(), err)
@@ -257,17 +259,27 @@ func (m *importing) preview(found []profiles.Plaintext, vaults []*vaultStore) er
 	return m.failed
 }
 
+// begin tells the editor what is on its way.
+func (m *importing) begin(moves []*moving) {
+	for _, mv := range moves {
+		if mv.plain {
+			m.edit.Leave(mv.name)
+		}
+		if len(mv.vaults) > 0 {
+			m.edit.FromVault(mv.name)
+		}
+	}
+}
+
 // change adopts, in memory, a key's profile and those that start with the key.
 // Where the profile cannot be, none is. The results are those of the others.
 func (m *importing) change(mv *moving) ([]profiles.Adoption, error) {
 	groups := [][]string{nil}
 	if mv.plain {
-		m.edit.Leave(mv.name)
 		groups[0] = m.edit.Through(mv.name)
 	}
 	if len(mv.vaults) > 0 {
-		m.edit.FromVault(mv.name)
-		groups = m.edit.ThroughVault(mv.name)
+		groups = m.edit.ThroughVault(mv.name, m.kept)
 		for _, name := range slices.Concat(groups...) {
 			m.edit.FromVault(name)
 		}
@@ -360,6 +372,7 @@ func (m *importing) environment(id string, secret broker.Secret, stored []broker
 // gatepass, and proves each of them. It returns the keys that are not needed
 // any more where they come from.
 func (m *importing) adopt(moves []*moving) (proved []*moving, err error) {
+	m.begin(moves)
 	for _, mv := range moves {
 		results, err := m.change(mv)
 		if err != nil {
