@@ -17,7 +17,7 @@ from gatepass, in the AWS CLI and in every SDK. In the profile's own section,
 role_arn and its like get names that only gatepass reads, and a
 credential_process line asks gatepass. All else stays as it is, comments and
 order too; "gatepass profiles restore" takes it back. A line that runs
-aws-vault is replaced.
+aws-vault is replaced, and what aws-vault takes from [default] is included.
 
 A profile is left alone, and the reason said, when its key is not stored, when
 an SDK would still take its credentials from elsewhere (plaintext keys, IAM
