@@ -65,21 +65,25 @@ func (c *client) askNow(ctx context.Context, call func(context.Context, *wire.Cl
 	return c.askRunning(func(d *wire.Client) error { return call(ctx, d) })
 }
 
-// credentials asks the gate. A daemon that ended before it answered may have
-// been replaced, and to ask twice does no harm.
+// askTwice is ask for what does no harm when it is done twice: a daemon that
+// ended before it answered may have been replaced.
+func (c *client) askTwice(ctx context.Context, call func(*wire.Client) error) error {
+	err := c.ask(ctx, call)
+	if errors.Is(err, wire.ErrNoAnswer) {
+		err = c.ask(ctx, call)
+	}
+	return err
+}
+
+// credentials asks the gate.
 func (c *client) credentials(ctx context.Context, req wire.CredentialsRequest) (document []byte, region string, err error) {
 	err = c.asking(ctx, &req, func(ctx context.Context) error {
-		call := func(d *wire.Client) error {
+		return c.askTwice(ctx, func(d *wire.Client) error {
 			var h wire.Header
 			document, h, err = d.Credentials(ctx, req)
 			region = h.Region
 			return err
-		}
-		err := c.ask(ctx, call)
-		if errors.Is(err, wire.ErrNoAnswer) {
-			err = c.ask(ctx, call)
-		}
-		return err
+		})
 	})
 	return document, region, err
 }

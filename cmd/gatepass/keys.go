@@ -59,7 +59,7 @@ func keysCommand(c *client) *cli.Command {
 
 func (c *client) storedKeys(ctx context.Context) ([]broker.KeyState, error) {
 	var list wire.KeysResponse
-	err := c.ask(ctx, func(d *wire.Client) error { return d.Call(ctx, "GET", wire.PathKeys, nil, &list) })
+	err := c.askTwice(ctx, func(d *wire.Client) error { return d.Call(ctx, "GET", wire.PathKeys, nil, &list) })
 	return list.Keys, err
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 
 	"github.com/urfave/cli/v2"
 
@@ -35,17 +34,12 @@ func profilesCommand(c *client) *cli.Command {
 }
 
 // askAbout asks the daemon about profiles in the files that an SDK would read
-// here, and decodes its answer into out. A daemon that ended before it
-// answered may have been replaced, and to ask twice does no harm.
+// here, and decodes its answer into out.
 func (c *client) askAbout(ctx context.Context, path, profile string, out any) error {
 	r, err := c.request(profile, "profiles")
 	if err != nil {
 		return err
 	}
 	req := wire.ProfilesRequest{Profile: profile, ConfigFile: r.ConfigFile, CredentialsFile: r.CredentialsFile}
-	call := func(d *wire.Client) error { return d.Call(ctx, "POST", path, req, out) }
-	if err = c.ask(ctx, call); errors.Is(err, wire.ErrNoAnswer) {
-		err = c.ask(ctx, call)
-	}
-	return err
+	return c.askTwice(ctx, func(d *wire.Client) error { return d.Call(ctx, "POST", path, req, out) })
 }
