@@ -91,6 +91,22 @@ func buildPrograms(tb testing.TB) string {
 	return dir
 }
 
+// buildConfigReader builds, once and beside the programs, the one that reads an
+// AWS config with the SDK for Go. What it is made of may not be here, and then
+// it takes the network.
+var buildConfigReader = sync.OnceValue(func() error {
+	bin, err := built()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command("go", "build", "-o", bin+string(filepath.Separator), ".")
+	cmd.Dir = filepath.Join("testdata", "gosdkconfig")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+})
+
 // setup gives a script a home in which nothing of the user's is in reach.
 func setup(env *testscript.Env, bin string) error {
 	home, run := filepath.Join(env.WorkDir, "home"), filepath.Join(env.WorkDir, "run")
@@ -168,6 +184,8 @@ func condition(cond string) (bool, error) {
 	switch name {
 	case "boto3":
 		err = exec.Command("python3", "-c", "import boto3").Run()
+	case "go-config":
+		err = buildConfigReader()
 	case "js-sdk":
 		_, err = os.Stat(filepath.Join(os.Getenv("GATEPASS_JS_SDK"), "@aws-sdk", "client-sts"))
 		if os.Getenv("GATEPASS_JS_SDK") == "" {
