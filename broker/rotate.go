@@ -587,8 +587,20 @@ func withKey[V any](ctx context.Context, r *rotation, f func(Credentials) (V, er
 // callIAM calls f with the stored key or, where AWS refuses that, with a
 // session that MFA has proved: policies may want it for changes of keys.
 func callIAM[V any](ctx context.Context, r *rotation, f func(Credentials) (V, error)) (V, error) {
+	proved := func(creds Credentials) (V, error) {
+		v, err := f(creds)
+		if refusedWith(err, "InvalidClientTokenId", "UnrecognizedClientException", "ExpiredToken", "ExpiredTokenException") {
+			// Perhaps it has ended with the key that it came from: the next
+			// try takes another.
+			r.proof = nil
+			for _, id := range []string{r.q.key.AccessKeyID, r.note.Old} {
+				r.dropBases(context.WithoutCancel(ctx), KeyInfo{Name: r.req.Name, AccessKeyID: id})
+			}
+		}
+		return v, err
+	}
 	if r.proof != nil {
-		return f(r.proof.creds)
+		return proved(r.proof.creds)
 	}
 	return keyOrProof(func() (V, error) { return withKey(ctx, r, f) }, func(denied error) (*base, error) {
 		proof, err := r.mfaProof(ctx)
@@ -601,7 +613,7 @@ func callIAM[V any](ctx context.Context, r *rotation, f func(Credentials) (V, er
 		r.proof = proof
 		r.patience = r.cfg.Clock.Boot() + provePatient // whatever time a person took
 		return proof, nil
-	}, f)
+	}, proved)
 }
 
 // mfaProof returns a session of the user with MFA: one that is kept, or a new

@@ -34,6 +34,8 @@ type workshop struct {
 	trip  trip
 	dead  bool
 
+	codes int // how many MFA codes were asked for
+
 	skew atomic.Int64 // of the wall clock, in nanoseconds
 }
 
@@ -63,8 +65,11 @@ func (w *workshop) start() {
 	w.Broker = broker.New(broker.Config{
 		Keys: tripKeys{w}, STS: tripAWS{w: w}, IAM: tripAWS{w: w}, Notes: tripNotes{w}, Log: tripLog{w},
 		Profiles: fakeProfiles{"ops": {Profile: "ops", Key: "alice", Hops: []profiles.Hop{{Profile: "ops", RoleARN: roleARN}}}},
-		MFA:      broker.MFA{Vault: tripVault{w}},
-		Logger:   slog.New(slog.DiscardHandler),
+		MFA: broker.MFA{Vault: tripVault{w}, Prompter: dialog(func(context.Context) (string, error) {
+			w.codes++
+			return fmt.Sprintf("%06d", w.codes), nil
+		})},
+		Logger: slog.New(slog.DiscardHandler),
 		Clock: broker.Clock{
 			Now: func() time.Time { return time.Now().Add(time.Duration(w.skew.Load())).Round(0) }, Boot: func() time.Duration { return time.Since(start) },
 			AfterFunc: func(d time.Duration, f func()) func() {
@@ -165,6 +170,11 @@ type userKeys struct {
 	// refuse is asked before each call, with its name; nil refuses nothing.
 	refuse func(call string) error
 	calls  []string
+	// mfa lets nobody change keys without it.
+	mfa bool
+	// bound ends sessions with the key that they came from.
+	bound    bool
+	sessions map[string]string // the keys that they came from
 }
 
 type iamKey struct {
@@ -181,9 +191,18 @@ func (a *userKeys) as(call string, creds broker.Credentials, f func() error) err
 			return err
 		}
 	}
+	if from, ok := a.sessions[creds.AccessKeyID]; ok {
+		if k := a.keys[from]; a.bound && (k == nil || !k.active) {
+			return refusal(broker.CodeAWSDenied, "InvalidClientTokenId")
+		}
+		return f()
+	}
 	k := a.keys[creds.AccessKeyID]
 	if k == nil || !k.active || !creds.SecretAccessKey.Equal(broker.NewSecret(k.secret)) {
 		return refusal(broker.CodeAWSDenied, "InvalidClientTokenId")
+	}
+	if a.mfa && strings.Contains(call, "Key") {
+		return refusal(broker.CodeAWSDenied, "AccessDenied")
 	}
 	k.used = time.Now()
 	return f()
@@ -217,8 +236,20 @@ func (a tripAWS) CallerIdentity(_ context.Context, creds broker.Credentials, _ b
 	return id, err
 }
 
-func (a tripAWS) SessionToken(context.Context, broker.Credentials, broker.SessionTokenInput, broker.Target) (broker.STSSession, error) {
-	return broker.STSSession{}, errors.New("nobody asked for a session token")
+func (a tripAWS) SessionToken(_ context.Context, creds broker.Credentials, in broker.SessionTokenInput, _ broker.Target) (s broker.STSSession, err error) {
+	err = a.do("GetSessionToken", creds, func() error {
+		if in.SerialNumber == "" || in.TokenCode.IsZero() {
+			return errors.New("without a code")
+		}
+		if a.w.aws.sessions == nil {
+			a.w.aws.sessions = map[string]string{}
+		}
+		id := fmt.Sprintf("ASIA%016d", len(a.w.aws.sessions))
+		a.w.aws.sessions[id] = creds.AccessKeyID
+		s.Credentials = broker.Credentials{AccessKeyID: id, SecretAccessKey: broker.NewSecret("s"), SessionToken: broker.NewSecret("t"), Expires: time.Now().Add(in.Duration)}
+		return nil
+	})
+	return s, err
 }
 
 func (a tripAWS) AssumeRole(_ context.Context, creds broker.Credentials, in broker.AssumeRoleInput, _ broker.Target) (s broker.STSSession, err error) {
@@ -294,7 +325,8 @@ func (w *workshop) done(t *testing.T, when string) {
 	w.works(t, when)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.aws.keys) != 1 || len(w.vault) != 0 || w.notes["alice"].Rotation != nil {
+	kept := w.vault["mfa-"+w.keys.keys["alice"].AccessKeyID] // may stay
+	if len(w.aws.keys) != 1 || len(w.vault) > 0 && kept == "" || len(w.vault) > 1 || w.notes["alice"].Rotation != nil {
 		t.Errorf("%s: left are %d keys, %v, %+v", when, len(w.aws.keys), slices.Collect(maps.Keys(w.vault)), w.notes["alice"].Rotation)
 	}
 	if w.keys.keys["alice"].AccessKeyID == oldID {
@@ -699,6 +731,30 @@ func TestAddedKeyKnowsItsAge(t *testing.T) {
 			}
 			if note := w.notes["alice"]; !note.Created.IsZero() || note.Rotated.IsZero() {
 				t.Errorf("%s: after a rotation %+v", name, note)
+			}
+		})
+	}
+}
+
+// A policy may want MFA for changes of keys: a code is asked for once, or twice
+// where AWS ends a session with the key that it came from.
+func TestRotationWithMFA(t *testing.T) {
+	for _, bound := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorkshop(trip{})
+			w.aws.mfa, w.aws.bound = true, bound
+			if _, err := w.rotate(t); !strings.Contains(broker.AsError(err).Hint, "gatepass keys rotate alice --mfa-serial ARN") {
+				t.Errorf("without a device: %v", err)
+			}
+			person := func(req *broker.RotateRequest) {
+				req.Serial, req.Reachable = device, broker.Reachable{Known: true}
+			}
+			if _, err := w.rotate(t, person); err != nil {
+				t.Fatal(err)
+			}
+			w.done(t, "with MFA")
+			if want := map[bool]int{false: 1, true: 2}[bound]; w.codes != want {
+				t.Errorf("%d codes were asked for, want %d", w.codes, want)
 			}
 		})
 	}
