@@ -231,7 +231,7 @@ func (s *state) apply(edits []edit) []byte {
 		out = append(out, text...)
 		at = e.end
 	}
-	if at == len(s.data) && !endsLine(s.data) && endsLine(out) {
+	if at == len(s.data) && len(s.data) > 0 && !endsLine(s.data) && endsLine(out) {
 		out = out[:len(out)-breakBefore(out)] // and the other way round
 	}
 	return append(out, s.data[at:]...)

@@ -111,6 +111,14 @@ func TestAdoptLeaving(t *testing.T) {
 	if err := onlyError(again.Adopt(program, "a")); err == nil {
 		t.Error("adopted beside plaintext keys")
 	}
+	// A config that was empty ends its last line: others append to it.
+	again.Leave("a")
+	if err := onlyError(again.Adopt(program, "a")); err != nil {
+		t.Fatal(err)
+	}
+	if got := string(again.config.data); got != "[profile a]\n# gatepass profiles adopt moved: nothing\ncredential_process = /home/alice/.local/bin/gatepass credential-process a\n" {
+		t.Errorf("got\n%s", got)
+	}
 }
 
 func FuzzRemovePlaintext(f *testing.F) {

@@ -99,7 +99,7 @@ func checkReplaceable(info fs.FileInfo) error {
 	case !info.Mode().IsRegular():
 		return errors.New("it is not a regular file")
 	case info.Mode().Perm()&0o200 == 0:
-		return errors.New("it is read-only")
+		return errors.New("it is read-only: first make it writable (chmod u+w)")
 	case hardLinks(info) > 1:
 		return errors.New("it has another name (a hard link), under which the old file would stay: use a symbolic link instead, which is followed")
 	}
