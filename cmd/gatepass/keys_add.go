@@ -19,6 +19,7 @@ import (
 
 const keysAddHelp = `gatepass keys add stores an IAM user's access key in the OS keychain. It asks
 AWS first whose key it is (GetCallerIdentity) and stores only what AWS accepts.
+Where the user may see that (iam:ListAccessKeys), it notes how old the key is.
 
 usage: gatepass keys add NAME [flags]
 
