@@ -2,6 +2,8 @@ package profiles
 
 import (
 	"bytes"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -98,6 +100,65 @@ func TestRestoreAfterEdits(t *testing.T) {
 	want := "[profile ops]\nrole_arn = arn:aws:iam::111122223333:role/Ops\nregion = eu-west-1\ngatepass_key = other\n[profile new]\nregion = us-east-1\n"
 	if got := string(e.config.data); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// Whatever is written before and behind a section meanwhile, restoring it gives
+// back the section byte for byte, and changes nothing else.
+func TestRestoreAfterEditsElsewhere(t *testing.T) {
+	adopted := 0
+	for seed := range uint64(1000) {
+		rnd := rand.New(rand.NewPCG(seed, 5))
+		pick := func(from ...string) string { return from[rnd.IntN(len(from))] }
+		br := pick("\n", "\n", "\r\n", "\r")
+		others := 0
+		elsewhere := func() string {
+			var b strings.Builder
+			for range rnd.IntN(4) {
+				others++
+				b.WriteString(fmt.Sprintf("[profile o%d]", others) + br)
+				b.WriteString(pick("", "# "+movedMark+" role_arn"+br, "region = x"+br, "  s3 ="+br+"    a = b"+br, "credential_process = gatepass credential-process other"+br, br+br))
+			}
+			return b.String()
+		}
+		var lines []string
+		for _, line := range []string{
+			"role_arn" + pick(" = ", "=", ": ") + "arn:aws:iam::111122223333:role/A", "gatepass_key = k", pick("External_Id=x1", "external_id = x1"),
+			"duration_seconds = 900", "mfa_serial = GAHT12345678", "region = eu-west-1", "; a remark", "# another", "", "output=json" + pick("", " ", "\t"),
+			"s3 =" + br + "      addressing_style = path",
+		} {
+			if strings.HasPrefix(line, "role_arn") || strings.HasPrefix(line, "gatepass_key") || rnd.IntN(2) == 0 {
+				lines = append(lines, line)
+			}
+		}
+		rnd.Shuffle(len(lines), func(i, j int) { lines[i], lines[j] = lines[j], lines[i] })
+		indent := pick("", "", " ", "\t")
+		section := pick("[profile a]", "[profile a] ; mine", "[profile 'a']") + br
+		for _, line := range lines {
+			section += indent + line + br
+		}
+		e := edited(t, elsewhere()+section+elsewhere(), "")
+		if e.Adopt(program, "a")[0].Err != nil {
+			continue // as in TestAdoptOddLayout
+		}
+		adopted++
+		now := string(e.config.data)
+		from := strings.Index(now, section[:strings.Index(section, br)])
+		length := len(now) - from
+		if next := strings.Index(now[from+1:], br+"[profile "); next >= 0 {
+			length = 1 + next + len(br)
+		}
+		before, behind := elsewhere(), elsewhere()
+		e.config.data = []byte(before + now[from:from+length] + behind)
+		if err := e.Restore("a")[0].Err; err != nil {
+			t.Fatalf("seed %d: %v\n%s", seed, err, e.config.data)
+		}
+		if got, want := string(e.config.data), before+section+behind; got != want {
+			t.Fatalf("seed %d:\n%q came back as\n%q", seed, want, got)
+		}
+	}
+	if adopted < 500 {
+		t.Errorf("%d of 1000 could be adopted: the sections are too odd", adopted)
 	}
 }
 
