@@ -95,7 +95,7 @@ func TestImportedKeyChangesMeanwhile(t *testing.T) {
 
 // Whenever the daemon is killed, the key is where it was or is stored, and the
 // next run ends what this one began.
-func TestKilledImportGoesOn(t *testing.T) {
+func TestKilledImportFromAWSVaultGoesOn(t *testing.T) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	for name, s := range map[string]*strike{
