@@ -36,7 +36,10 @@ type ImportedKey struct {
 
 // AWSVaultKeys lists the keys in aws-vault's store by name, without reading
 // them; [CodeNotFound] when there is no such store.
-func (b *Broker) AWSVaultKeys(ctx context.Context, _ Caller, at AWSVault) ([]string, error) {
+func (b *Broker) AWSVaultKeys(ctx context.Context, caller Caller, at AWSVault) ([]string, error) {
+	if err := b.Outside(ctx, caller, "list keys"); err != nil {
+		return nil, err
+	}
 	if b.cfg.AWSVault == nil {
 		return nil, errNoAWSVault
 	}
@@ -53,6 +56,9 @@ var errNoAWSVault = Errorf(CodeConfig, "this daemon cannot read aws-vault's stor
 // it is given, and leaves it where it is. One that is stored already, and the
 // same, is not stored again.
 func (b *Broker) ImportKey(ctx context.Context, caller Caller, at AWSVault, name, region string) (ImportedKey, error) {
+	if err := b.Outside(ctx, caller, "store keys"); err != nil {
+		return ImportedKey{}, err
+	}
 	q := &query{key: KeyInfo{Name: name}}
 	key, err := b.importKey(ctx, caller, at, q, region)
 	if err != nil {
@@ -123,6 +129,9 @@ func fromAWSVault(at AWSVault) string { return "from aws-vault's store (" + at.B
 // RemoveImported removes a key from aws-vault's store. It must be stored here,
 // and be the same.
 func (b *Broker) RemoveImported(ctx context.Context, caller Caller, at AWSVault, name string) error {
+	if err := b.Outside(ctx, caller, "remove keys"); err != nil {
+		return err
+	}
 	q := &query{key: KeyInfo{Name: name}}
 	if err := b.removeImported(ctx, caller, at, q); err != nil {
 		return b.refuse(ctx, caller, q, "", err)

@@ -20,7 +20,7 @@ import (
 )
 
 // Config is what a [Broker] works with. Every field but IAM, AWSVault, Notes,
-// Trusted and MFA is required.
+// Trusted, MFA and Leases is required.
 type Config struct {
 	Keys     KeyStore
 	STS      STS
@@ -39,13 +39,15 @@ type Config struct {
 	// MFA is how codes are asked for. The zero value asks on clients'
 	// terminals and keeps a proof for 8 h, in memory.
 	MFA MFA
+	// Leases is how leases are kept; nil: there are none.
+	Leases *Leases
 	// Daemon is shown by Status and stands in the log.
 	Daemon DaemonStatus
 }
 
 // A Broker is the guard at the gate. Its methods may be called concurrently.
 //
-// mu guards sessions, baseSessions, removals and closed and is never held
+// mu guards sessions, baseSessions, removals, leases, roots, scoped and closed and is never held
 // across the keychain, the network, a prompt or the log. Keychain listings,
 // mints and MFA proofs run in the three flights, one call per key at a time; keyChanges is held, by one at a time
 // and for as long as their context lasts, by those who add and remove keys.
@@ -59,11 +61,15 @@ type Broker struct {
 	prompts *prompts
 
 	mu           sync.Mutex
-	sessions     map[string]*session // current one by cache key
-	baseSessions map[string]*base    // by promptKey
-	removals     map[string]int      // by key name: how often sessions were dropped for a removal
+	sessions     map[string]*session  // current one by cache key
+	baseSessions map[string]*base     // by promptKey
+	removals     map[string]int       // by key name: how often sessions were dropped for a removal
+	leases       map[string]*lease    // that stand, by id
+	roots        map[ProcessID]*lease // the same
+	scoped       int                  // how many of them have a scope
 	closed       bool
 
+	leaseTurn  chan struct{} // held by the one who saves the leases
 	keyChanges chan struct{}
 	notes      *keyNotes
 
@@ -84,7 +90,10 @@ func New(cfg Config) *Broker {
 		removals: make(map[string]int),
 
 		baseSessions: make(map[string]*base),
+		leases:       make(map[string]*lease),
+		roots:        make(map[ProcessID]*lease),
 
+		leaseTurn:  make(chan struct{}, 1),
 		keyChanges: make(chan struct{}, 1),
 		notes:      newKeyNotes(cfg.Notes),
 	}
@@ -106,15 +115,29 @@ type query struct {
 	direct     bool // the code goes to the chain's own call, for a session longer than 1 h
 
 	session string // id of the session that is being minted, once there is one
+	lease   string // id of the lease that it is for, "" for none
 }
 
 // Credentials is the gate: every surface ends here, in one order. It resolves
 // the profile, takes the session from the cache or mints one for all who
 // wait, records the hand-out, and only then returns. A refusal is recorded on
 // the same path; the error is an *[Error].
+//
+// A caller inside a lease gets that lease's profiles; it may leave the name
+// out, which means the first.
 func (b *Broker) Credentials(ctx context.Context, caller Caller, req Request) (Grant, error) {
+	l, err := b.within(caller)
+	if err != nil {
+		return Grant{}, b.refuse(ctx, caller, &query{profile: req.Profile}, req.Reason, err)
+	}
+	return b.serve(ctx, caller, l, req)
+}
+
+// serve is the gate behind the wall: l is the lease that the caller is inside,
+// nil for none.
+func (b *Broker) serve(ctx context.Context, caller Caller, l *lease, req Request) (Grant, error) {
 	q := &query{}
-	s, err := b.pass(ctx, caller, q, req)
+	s, err := b.pass(ctx, caller, l, q, req)
 	if err != nil {
 		return Grant{}, err
 	}
@@ -123,7 +146,14 @@ func (b *Broker) Credentials(ctx context.Context, caller Caller, req Request) (G
 
 // pass takes a request through the gate: what it returns is recorded and may
 // leave. Its error is recorded too, or an *[AskError].
-func (b *Broker) pass(ctx context.Context, caller Caller, q *query, req Request) (*session, error) {
+func (b *Broker) pass(ctx context.Context, caller Caller, l *lease, q *query, req Request) (*session, error) {
+	if l != nil {
+		if err := b.admit(l, caller, &req); err != nil {
+			return nil, b.refuse(ctx, caller, &query{profile: req.Profile, lease: l.ID}, req.Reason, err)
+		}
+	} else if req.Profile == "" {
+		return nil, b.refuse(ctx, caller, q, req.Reason, Errorf(CodeUsage, "no profile is named"))
+	}
 	s, fresh, err := b.resolveSession(ctx, caller, q, req)
 	if ask := (*AskError)(nil); errors.As(err, &ask) { // no answer yet
 		return nil, ask
@@ -139,7 +169,7 @@ func (b *Broker) pass(ctx context.Context, caller Caller, q *query, req Request)
 	if err := b.cfg.Log.Append(context.WithoutCancel(ctx), served, fresh); err != nil {
 		return nil, b.remember(caller, q.profile, err)
 	}
-	s.served(b.cfg.Clock.Now())
+	b.served(s, req.lease)
 	return s, nil
 }
 
@@ -214,6 +244,12 @@ func (b *Broker) resolve(ctx context.Context, via string, req Request, q *query)
 	q.key = key
 	q.target = Target{Region: cmp.Or(req.Region, chain.Region, chain.STSRegion), Endpoint: chain.Endpoint}
 	q.cacheKey = cacheKey(q)
+	if l := req.lease; l != nil {
+		q.lease = l.ID
+		if l.own(b.cfg.Leases.Session) {
+			q.cacheKey = l.ID + " " + q.cacheKey
+		}
+	}
 	return nil
 }
 
@@ -347,7 +383,7 @@ func sessionDuration(chain *profiles.Chain, asked time.Duration) (time.Duration,
 
 // event returns an entry with what q knows.
 func (b *Broker) event(kind EventKind, outcome string, caller Caller, q *query) Event {
-	e := Event{Kind: kind, Outcome: outcome, Profile: q.profile, Caller: &caller}
+	e := Event{Kind: kind, Outcome: outcome, Profile: q.profile, Lease: q.lease, Caller: &caller}
 	if q.chain != nil {
 		e.RoleARN = roleARN(q.chain)
 	}

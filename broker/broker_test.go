@@ -135,7 +135,7 @@ func TestHintedSection(t *testing.T) {
 		"no where": "add it to ~/.aws/config: [profile 'no where']",
 		"default":  "add it to ~/.aws/config: [default]",
 	} {
-		_, err := b.ShowProfile(t.Context(), profiles.Files{}, name)
+		_, err := b.ShowProfile(t.Context(), cli, profiles.Files{}, name)
 		wantCode(t, err, broker.CodeNotFound)
 		if hint := broker.AsError(err).Hint; hint != want {
 			t.Errorf("%s: %s", name, hint)

@@ -1,7 +1,5 @@
 package broker
 
-import "time"
-
 // A Caller is the process that asks, as the kernel tells it. Only UID and PID
 // are facts to decide by; the rest is what the process says of itself, to be
 // shown and recorded.
@@ -21,8 +19,8 @@ type Caller struct {
 	Resolved  bool      `json:"resolved"`
 	Ancestors []Process `json:"ancestors,omitempty"` // nearest first
 
-	Args    []string  `json:"-"` // argv as read, bounded; the source of Command
-	Started time.Time `json:"-"` // with PID, tells this process from a later one
+	Args []string  `json:"-"` // argv as read, bounded; the source of Command
+	ID   ProcessID `json:"-"` // zero where the process cannot be seen
 }
 
 // A Process is one ancestor of a [Caller].
@@ -32,5 +30,5 @@ type Process struct {
 	Command string    `json:"command,omitempty"`
 	Args    []string  `json:"-"` // argv as read, bounded; the source of Command and of the program's name
 	Cwd     string    `json:"-"` // of an interpreter whose script is named relative to it, else ""
-	Started time.Time `json:"-"`
+	ID      ProcessID `json:"-"`
 }

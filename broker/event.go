@@ -22,6 +22,10 @@ const (
 	EventSessionIssued     EventKind = "session.issued"
 	EventSessionRenewed    EventKind = "session.renewed"
 	EventSessionEnded      EventKind = "session.ended"
+	EventLeaseStarted      EventKind = "lease.started" // on disk before the command runs
+	EventLeaseRenewed      EventKind = "lease.renewed" // by gatepass renew
+	EventLeaseEnded        EventKind = "lease.ended"
+	EventLeaseReleased     EventKind = "lease.released"     // the wall around what outlived a lease is lifted
 	EventCredentialsServed EventKind = "credentials.served" // written before they leave
 	EventRequestDenied     EventKind = "request.denied"     // by a rule, by AWS, by the keychain, by the user
 	EventRequestFailed     EventKind = "request.failed"     // anything else that went wrong

@@ -19,12 +19,13 @@ import (
 // A world is a Broker with fakes at its edges, all on the bubble's clock.
 type world struct {
 	*broker.Broker
-	keys  *fakeKeys
-	sts   *fakeSTS
-	iam   *fakeIAM // nil for none
-	log   *fakeLog
-	vault fakeVault
-	mfa   broker.MFA
+	keys   *fakeKeys
+	sts    *fakeSTS
+	iam    *fakeIAM // nil for none
+	log    *fakeLog
+	vault  fakeVault
+	mfa    broker.MFA
+	leases *broker.Leases
 	// profiles are what they mean at first, unless a test puts others here.
 	profiles broker.Resolver
 	// awsVault is nil where there is no way to one.
@@ -101,6 +102,7 @@ func (w *world) start() {
 		Files:  profiles.Files{Config: "/home/alice/.aws/config", Credentials: "/home/alice/.aws/credentials"},
 		Daemon: broker.DaemonStatus{PID: 42, Version: "test"},
 		MFA:    w.mfa,
+		Leases: w.leases,
 	}
 	if w.iam != nil {
 		cfg.IAM = w.iam

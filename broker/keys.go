@@ -119,6 +119,9 @@ func (x *keyIndex) forget() {
 // AddKey proves a key with GetCallerIdentity and stores it. A key that AWS
 // refuses is not stored, nor is one whose entry cannot be written.
 func (b *Broker) AddKey(ctx context.Context, caller Caller, k NewKey) (KeyInfo, error) {
+	if err := b.Outside(ctx, caller, "store keys"); err != nil {
+		return KeyInfo{}, err
+	}
 	info, err := b.addKey(ctx, caller, k, "")
 	if err != nil {
 		q := &query{key: KeyInfo{Name: k.Name}}
@@ -218,7 +221,10 @@ func (b *Broker) changeKeys(ctx context.Context) (release func(), err error) {
 }
 
 // Keys lists the stored keys by name.
-func (b *Broker) Keys(ctx context.Context, _ Caller) ([]KeyState, error) {
+func (b *Broker) Keys(ctx context.Context, caller Caller) ([]KeyState, error) {
+	if err := b.Outside(ctx, caller, "list keys"); err != nil {
+		return nil, err
+	}
 	list, err := b.index.list(ctx)
 	if err != nil {
 		return nil, AsError(fmt.Errorf("list keys: %w", err))
@@ -236,6 +242,9 @@ func (b *Broker) Keys(ctx context.Context, _ Caller) ([]KeyState, error) {
 
 // RemoveKey removes a key. Its sessions are served no more, at once.
 func (b *Broker) RemoveKey(ctx context.Context, caller Caller, name string) error {
+	if err := b.Outside(ctx, caller, "remove keys"); err != nil {
+		return err
+	}
 	q := &query{key: KeyInfo{Name: name}}
 	release, err := b.changeKeys(ctx)
 	if err != nil {

@@ -82,7 +82,7 @@ func (b *Broker) fitMFA(q *query, via string, asked time.Duration) {
 		q.duration = b.proofLife()
 	case hops == 0:
 		q.direct = true
-	case hops == 1 && q.duration > chainedMaximum && (asked > 0 || via == "export"):
+	case hops == 1 && q.duration > chainedMaximum && (asked > 0 || unrenewable(via)):
 		q.direct = true
 	default:
 		q.duration = min(q.duration, chainedMaximum)

@@ -12,6 +12,7 @@ type Paths struct {
 	AuditDir   string // 0700; the audit log, and the lock that names the live socket
 	DaemonLog  string // gatepassd.log
 	KeyNotes   string // what is noted of keys beside the keychain
+	Leases     string // the leases that stand
 	AuditKey   string // the pinned public key that audit verify trusts
 }
 
@@ -44,6 +45,7 @@ func PathsFor(getenv func(string) string, home string) Paths {
 		AuditDir:   filepath.Join(state, "audit"),
 		DaemonLog:  filepath.Join(state, "gatepassd.log"),
 		KeyNotes:   filepath.Join(state, "keys.json"),
+		Leases:     filepath.Join(state, "leases.json"),
 		AuditKey:   filepath.Join(config, "gatepass", "audit.pub"),
 	}
 }

@@ -68,7 +68,10 @@ type ProfileHop struct {
 // ListProfiles tells of every profile in files what it leads to. It serves
 // nothing and prompts nobody: with a keychain that cannot be read it says so
 // and tells the rest.
-func (b *Broker) ListProfiles(ctx context.Context, files profiles.Files) (ProfileList, error) {
+func (b *Broker) ListProfiles(ctx context.Context, caller Caller, files profiles.Files) (ProfileList, error) {
+	if err := b.Outside(ctx, caller, "list profiles"); err != nil {
+		return ProfileList{}, err
+	}
 	files = b.files(files)
 	keys := b.look(ctx)
 	all, err := b.cfg.Profiles.All(files)
@@ -87,7 +90,10 @@ func (b *Broker) ListProfiles(ctx context.Context, files profiles.Files) (Profil
 
 // ShowProfile tells all about one profile, as ListProfiles does. A profile
 // whose configuration is broken is an error, one whose key is missing is not.
-func (b *Broker) ShowProfile(ctx context.Context, files profiles.Files, name string) (ProfileDetail, error) {
+func (b *Broker) ShowProfile(ctx context.Context, caller Caller, files profiles.Files, name string) (ProfileDetail, error) {
+	if err := b.Outside(ctx, caller, "show profiles"); err != nil {
+		return ProfileDetail{}, err
+	}
 	files = b.files(files)
 	seen := <-b.look(ctx)
 	chain, err := b.cfg.Profiles.Resolve(files, name)

@@ -12,7 +12,7 @@ import (
 
 func listProfiles(t *testing.T, w *world) (broker.ProfileList, map[string]broker.ProfileInfo) {
 	t.Helper()
-	list, err := w.ListProfiles(t.Context(), profiles.Files{})
+	list, err := w.ListProfiles(t.Context(), cli, profiles.Files{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestListProfilesLocked(t *testing.T) {
 		if p := byName["ops"]; p.RoleARN != roleARN || p.Account != "111122223333" {
 			t.Errorf("ops is %+v", p)
 		}
-		d, err := w.ShowProfile(t.Context(), profiles.Files{}, "ops")
+		d, err := w.ShowProfile(t.Context(), cli, profiles.Files{}, "ops")
 		if err != nil || d.Reachable != broker.ReachUnknown || d.Keychain.State != "keychain_locked" || len(d.Hops) != 1 {
 			t.Errorf("%+v, %v", d, err)
 		}
@@ -109,7 +109,7 @@ func TestShowProfile(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
-			d, err := w.ShowProfile(t.Context(), profiles.Files{}, tt.profile)
+			d, err := w.ShowProfile(t.Context(), cli, profiles.Files{}, tt.profile)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -123,9 +123,9 @@ func TestShowProfile(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		_, err := w.ShowProfile(t.Context(), profiles.Files{}, "nowhere")
+		_, err := w.ShowProfile(t.Context(), cli, profiles.Files{}, "nowhere")
 		wantCode(t, err, broker.CodeNotFound)
-		_, err = w.ShowProfile(t.Context(), profiles.Files{}, "alice")
+		_, err = w.ShowProfile(t.Context(), cli, profiles.Files{}, "alice")
 		wantCode(t, err, broker.CodeNotFound)
 		if !strings.Contains(broker.AsError(err).Hint, "a key is not a profile") {
 			t.Errorf("hint %q", broker.AsError(err).Hint)
@@ -144,7 +144,7 @@ func TestListProfilesTrusts(t *testing.T) {
 		}),
 	})
 	for _, config := range []string{"", "/tmp/evil"} {
-		_, err := b.ListProfiles(t.Context(), profiles.Files{Config: config, Trusted: true})
+		_, err := b.ListProfiles(t.Context(), cli, profiles.Files{Config: config, Trusted: true})
 		wantCode(t, err, broker.CodeConfig)
 	}
 	if !seen["/home/alice/.aws/config"] || seen["/tmp/evil"] {

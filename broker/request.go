@@ -17,6 +17,8 @@ type Request struct {
 
 	Reachable Reachable // how to ask the caller's user
 	Code      Secret    // of the MFA device, from --mfa-code; zero for none
+
+	lease *lease // that the caller is inside, or which is about to begin; set by the gate
 }
 
 // A Grant is what leaves through the gate, its entry already in the log.
@@ -44,6 +46,7 @@ type Status struct {
 	Log         LogStatus       `json:"log"`
 	Sessions    []SessionStatus `json:"sessions"`
 	Proofs      []ProofStatus   `json:"mfa"`
+	Leases      []LeaseStatus   `json:"leases"`
 	LastRefusal *Refusal        `json:"last_refusal,omitempty"`
 }
 

@@ -71,6 +71,9 @@ const (
 // with a rotation that was interrupted. At every moment a key that works is
 // stored under the name. Its error may be an [*AskError].
 func (b *Broker) RotateKey(ctx context.Context, caller Caller, req RotateRequest) (Rotated, error) {
+	if err := b.Outside(ctx, caller, "rotate keys"); err != nil {
+		return Rotated{}, err
+	}
 	arrived := b.cfg.Clock.Now()
 	r := &rotation{Broker: b, caller: caller, req: req, q: &query{key: KeyInfo{Name: req.Name}}}
 	out, err := r.run(ctx, arrived)

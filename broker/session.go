@@ -70,15 +70,23 @@ func minLeft(via string, asked, d time.Duration) time.Duration {
 	switch {
 	case asked > 0:
 		return asked
-	case via == "export":
+	case unrenewable(via):
 		return d * 90 / 100
 	}
 	return margin(d)
 }
 
+// unrenewable reports whether what a surface hands out stays as it is where it
+// goes.
+func unrenewable(via string) bool { return via == "export" || via == "exec-env" || via == "renew" }
+
 // session returns a session for q that lasts as long as req needs, from the
 // cache or newly minted; fresh says which.
 func (b *Broker) session(ctx context.Context, caller Caller, q *query, req Request) (s *session, fresh bool, err error) {
+	if l := req.lease; l != nil && b.onlyHeld(l) && caller.Via != "renew" {
+		s, err := b.held(q, l)
+		return s, false, err
+	}
 	need := minLeft(caller.Via, req.MinLeft, q.duration)
 	if need > q.duration {
 		return nil, false, Errorf(CodeUsage, "profile %q: %s must be left, but its sessions last %s", q.profile, need, q.duration).
@@ -333,8 +341,12 @@ func (b *Broker) keep(s *session, removals int) bool {
 	if ahead := left - margin(s.q.duration) - renewLead(s.q.duration); ahead > 0 {
 		stopRenew = b.cfg.Clock.AfterFunc(ahead, func() { b.renew(s) })
 	}
+	stopWarn := func() {}
+	if ahead := left - warnAhead(&s.q); s.q.lease != "" && ahead > 0 {
+		stopWarn = b.cfg.Clock.AfterFunc(ahead, func() { b.warn(s) })
+	}
 	stopEnd := b.cfg.Clock.AfterFunc(left, func() { b.expire(s) })
-	s.stopTimers = func() { stopRenew(); stopEnd() }
+	s.stopTimers = func() { stopRenew(); stopWarn(); stopEnd() }
 	b.mu.Unlock()
 	if old != nil {
 		b.ended(old, "replaced by "+s.id)
@@ -345,7 +357,8 @@ func (b *Broker) keep(s *session, removals int) bool {
 // renew replaces s ahead of time if it has been used, so that those who use
 // it never wait for STS. An unused one is left to expire.
 func (b *Broker) renew(s *session) {
-	if s.handouts.Load() == 0 || b.cached(s.q.cacheKey) != s {
+	l := b.lease(s.q.lease)
+	if l == nil && s.handouts.Load() == 0 || l != nil && b.onlyHeld(l) || b.cached(s.q.cacheKey) != s {
 		return
 	}
 	q := s.q
@@ -357,6 +370,11 @@ func (b *Broker) renew(s *session) {
 		n, err := b.mint(b.self(), q, "", EventSessionRenewed)
 		return minted{n, true}, err
 	}, nil)
+	if l != nil {
+		b.mu.Lock()
+		l.needsMFA = errors.Is(err, errWouldAsk)
+		b.mu.Unlock()
+	}
 	if err != nil && !errors.Is(err, errWouldAsk) {
 		// The next request tries again, with somebody to tell.
 		b.refuse(context.Background(), b.self(), &q, "", fmt.Errorf("renew ahead: %w", err))
@@ -379,6 +397,7 @@ func (b *Broker) expire(s *session) {
 	delete(b.sessions, s.q.cacheKey)
 	b.mu.Unlock()
 	b.ended(s, "expired")
+	b.leaseExpired(s.q.lease)
 }
 
 // drop ends all sessions that match, at once.

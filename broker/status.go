@@ -17,7 +17,7 @@ func (b *Broker) Start(ctx context.Context) error {
 		return err
 	}
 	b.awaitKept()
-	return nil
+	return b.restoreLeases(ctx)
 }
 
 // Close waits for the calls under way, ends every session and records that
@@ -48,6 +48,7 @@ func (b *Broker) Status(ctx context.Context) (Status, error) {
 		Log:         b.cfg.Log.Status(),
 		Sessions:    []SessionStatus{},
 		Proofs:      []ProofStatus{},
+		Leases:      b.leaseStatuses(),
 		LastRefusal: b.refusal.Load(),
 	}
 	b.mu.Lock()

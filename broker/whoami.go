@@ -73,6 +73,13 @@ const iamPatience = 15 * time.Second
 func (b *Broker) WhoAmI(ctx context.Context, caller Caller, req Request) (IdentityDetail, error) {
 	q := &query{profile: req.Profile}
 	var unserved *Unknown
+	l, err := b.within(caller)
+	if err != nil {
+		return IdentityDetail{}, b.refuse(ctx, caller, q, req.Reason, err)
+	}
+	if l != nil && req.Profile == "" {
+		req.Profile = l.Profiles[0]
+	}
 	if req.Profile == "" {
 		profile, key, why, err := b.unnamed(ctx, caller.Via, req)
 		if err != nil {
@@ -92,7 +99,7 @@ func (b *Broker) WhoAmI(ctx context.Context, caller Caller, req Request) (Identi
 			return IdentityDetail{}, b.refuse(ctx, caller, q, req.Reason, err)
 		}
 	} else {
-		s, err := b.pass(ctx, caller, q, req)
+		s, err := b.pass(ctx, caller, l, q, req)
 		if err != nil {
 			return IdentityDetail{}, err
 		}

@@ -15,6 +15,7 @@
 package wire
 
 import (
+	"encoding/json"
 	"strconv"
 	"time"
 
@@ -61,6 +62,9 @@ const (
 	PathAWSVaultRemove = "/v1/aws-vault/remove" // POST AWSVaultKeyRequest → {}
 	PathProfiles       = "/v1/profiles"         // POST ProfilesRequest → broker.ProfileList
 	PathProfileShow    = "/v1/profiles/show"    // POST ProfilesRequest → broker.ProfileDetail
+	PathLeases         = "/v1/leases"           // POST StartLeaseRequest → StartLeaseResponse
+	PathLeaseRenew     = "/v1/leases/renew"     // POST RenewLeaseRequest → broker.LeaseStatus
+	PathLeaseEnd       = "/v1/leases/end"       // POST EndLeasesRequest → EndLeasesResponse
 	PathPromptBeat     = "/v1/prompts/beat"     // POST PromptBeatRequest → {}: the client still asks its user
 	PathPromptReply    = "/v1/prompts/answer"   // POST PromptReplyRequest → {}
 	PathStop           = "/v1/daemon/stop"      // POST {} → StopResponse, then the daemon drains and exits
@@ -70,6 +74,10 @@ const (
 // a dialog for an MFA code may stand for 3 minutes, and a new key takes up to
 // 2 to spread through AWS.
 const RotatePatience = 8 * time.Minute
+
+// EndPatience is how long the daemon has for an answer to PathLeaseEnd: two
+// times the longest grace, and what it takes to see that nothing is left.
+const EndPatience = 3 * time.Minute
 
 // Headers of an answer to PathCredentials, beside the document.
 const (
@@ -129,6 +137,64 @@ type PromptReplyRequest struct {
 	ID   string      `json:"id"`
 	Code string      `json:"code,omitempty"`
 	Why  broker.Code `json:"why,omitempty"`
+}
+
+// StartLeaseRequest asks for a lease whose root is the process that asks: it
+// is about to become Command. Profile may be "" inside a lease.
+type StartLeaseRequest struct {
+	CredentialsRequest
+	With    []string `json:"with,omitempty"`    // further profiles
+	Serve   string   `json:"serve,omitempty"`   // one of [broker.ServeModes]; "" leaves it to profile and configuration
+	Program string   `json:"program"`           // absolute path of gatepass, for the sealed config's credential_process
+	Command string   `json:"command,omitempty"` // path of the program that it becomes; its arguments may hold secrets
+}
+
+// StartLeaseResponse is what the command's environment is built from. The
+// lease has been recorded; it ends with the process that asked for it.
+type StartLeaseResponse struct {
+	Lease           string          `json:"lease"`
+	Profile         string          `json:"profile"`
+	Serve           string          `json:"serve"`
+	Endpoint        string          `json:"endpoint,omitempty"`   // URL of the container or IMDS endpoint
+	TokenFile       string          `json:"token_file,omitempty"` // for the container endpoint
+	ConfigFile      string          `json:"config_file"`          // the sealed config
+	CredentialsFile string          `json:"credentials_file"`     // empty
+	Region          string          `json:"region,omitempty"`
+	Expires         time.Time       `json:"expires"`               // of the session as it is now
+	Renewable       bool            `json:"renewable"`             // served beyond Expires
+	Credentials     json.RawMessage `json:"credentials,omitempty"` // the credential_process document; with "env" alone
+}
+
+// The files in a lease's room.
+const (
+	RoomConfig      = "config"
+	RoomCredentials = "credentials"
+	RoomToken       = "token"
+)
+
+// EndpointURL is where a lease's SDKs find their endpoint.
+func EndpointURL(port int) string { return "http://127.0.0.1:" + strconv.Itoa(port) + "/" }
+
+// RenewLeaseRequest renews the sessions of a lease; "" is the caller's own.
+type RenewLeaseRequest struct {
+	Lease   string `json:"lease,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+	MFACode string `json:"mfa_code,omitempty"`
+	Ask     *Ask   `json:"ask,omitempty"`
+}
+
+// EndLeasesRequest ends leases and their processes: those named, all, or the
+// caller's own. Release lifts the walls of leases that have ended already and
+// leaves their processes running.
+type EndLeasesRequest struct {
+	Leases  []string `json:"leases,omitempty"`
+	All     bool     `json:"all,omitempty"`
+	Release bool     `json:"release,omitempty"`
+}
+
+// EndLeasesResponse names the leases that are ended.
+type EndLeasesResponse struct {
+	Ended []string `json:"ended"`
 }
 
 // AddKeyRequest stores a key. SecretAccessKey, MFA codes and the passphrase of

@@ -34,6 +34,8 @@ type config struct {
 	Audit auditConfig `toml:"audit"`
 	MFA   mfaConfig   `toml:"mfa"`
 
+	Leases leasesConfig `toml:"leases"`
+
 	// refuse says in which line of which file stands the value of key that
 	// err forbids; nil where there is no file.
 	refuse func(key string, err error) error
@@ -62,6 +64,17 @@ type mfaConfig struct {
 	keep time.Duration
 }
 
+// leasesConfig says how leases are served and end.
+type leasesConfig struct {
+	Serve    string `toml:"serve"`     // one of [broker.ServeModes]
+	Session  string `toml:"session"`   // "own" or "shared"
+	Renew    string `toml:"renew"`     // "auto", "ask" or "never"
+	AtExpiry string `toml:"at_expiry"` // "warn" or "end"
+	Grace    string `toml:"grace"`     // between the signals that end processes: "30s"; 1 s to 1 min
+
+	grace time.Duration
+}
+
 // check finds a value that cannot be used, and cleans those that are paths.
 // Its error never quotes a URL: a proxy's may hold a password.
 func (c *config) check() (key string, err error) {
@@ -78,6 +91,22 @@ func (c *config) check() (key string, err error) {
 	// https://docs.aws.amazon.com/STS/latest/APIReference/API_GetSessionToken.html
 	if c.MFA.keep, err = time.ParseDuration(c.MFA.Keep); err != nil || c.MFA.keep < 15*time.Minute || c.MFA.keep > 36*time.Hour {
 		return "mfa.keep", fmt.Errorf("%q is not a time from \"15m\" to \"36h\"", c.MFA.Keep)
+	}
+	for _, choice := range []struct {
+		key, value string
+		names      []string
+	}{
+		{"leases.serve", c.Leases.Serve, broker.ServeModes},
+		{"leases.session", c.Leases.Session, []string{"own", "shared"}},
+		{"leases.renew", c.Leases.Renew, []string{"auto", "ask", "never"}},
+		{"leases.at_expiry", c.Leases.AtExpiry, []string{"warn", "end"}},
+	} {
+		if err := oneOf(choice.value, choice.names...); err != nil {
+			return choice.key, err
+		}
+	}
+	if c.Leases.grace, err = time.ParseDuration(c.Leases.Grace); err != nil || c.Leases.grace < time.Second || c.Leases.grace > time.Minute {
+		return "leases.grace", fmt.Errorf("%q is not a time from \"1s\" to \"1m\"", c.Leases.Grace)
 	}
 	for key, value := range map[string]string{
 		"aws.endpoint_url":     c.AWS.EndpointURL,
@@ -132,7 +161,8 @@ const maxConfig = 1 << 20
 // one that cannot be read or understood is an error that names file, line and
 // key.
 func readConfig(path string) (config, error) {
-	cfg := config{Keychain: "auto", Audit: auditConfig{Command: "masked"}, MFA: mfaConfig{Keep: "8h", Prompt: "auto"}}
+	cfg := config{Keychain: "auto", Audit: auditConfig{Command: "masked"}, MFA: mfaConfig{Keep: "8h", Prompt: "auto"},
+		Leases: leasesConfig{Serve: "container", Session: "own", Renew: "auto", AtExpiry: "warn", Grace: "30s"}}
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return cfg, nil

@@ -107,7 +107,6 @@ func TestRefusals(t *testing.T) {
 		{"wrong kind", credentials(host, `{"profile":7}`), "400", "usage", "profile"},
 		{"large number", credentials(host, `{"profile":"ops","duration_seconds":1e99}`), "400", "usage", "duration_seconds"},
 
-		{"no profile", credentials(host, `{}`), "400", "usage", "profile"},
 		{"relative config", credentials(host, `{"profile":"ops","config_file":"config"}`), "400", "usage", "config_file"},
 		{"config with dots", credentials(host, `{"profile":"ops","config_file":"/a/../b"}`), "400", "usage", "config_file"},
 		{"config with a NUL", credentials(host, `{"profile":"ops","config_file":"/a\u0000"}`), "400", "usage", "config_file"},

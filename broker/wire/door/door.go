@@ -51,8 +51,12 @@ type Broker interface {
 	ImportKey(ctx context.Context, caller broker.Caller, at broker.AWSVault, name, region string) (broker.ImportedKey, error)
 	RemoveImported(ctx context.Context, caller broker.Caller, at broker.AWSVault, name string) error
 	Status(context.Context) (broker.Status, error)
-	ListProfiles(context.Context, profiles.Files) (broker.ProfileList, error)
-	ShowProfile(ctx context.Context, files profiles.Files, name string) (broker.ProfileDetail, error)
+	ListProfiles(context.Context, broker.Caller, profiles.Files) (broker.ProfileList, error)
+	ShowProfile(ctx context.Context, caller broker.Caller, files profiles.Files, name string) (broker.ProfileDetail, error)
+	Begin(context.Context, broker.Caller, broker.LeaseRequest) (broker.LeaseGrant, error)
+	Renew(ctx context.Context, caller broker.Caller, lease string, req broker.Request) (broker.LeaseStatus, error)
+	End(context.Context, broker.Caller, broker.EndRequest) ([]string, error)
+	Outside(ctx context.Context, caller broker.Caller, what string) error
 	PromptBeat(ctx context.Context, caller broker.Caller, id string) error
 	PromptAnswer(ctx context.Context, caller broker.Caller, id string, code broker.Secret, why broker.Code) error
 }
@@ -149,6 +153,9 @@ var routes = map[string]map[string]func(*Server, *request) (any, error){
 	wire.PathAWSVaultRemove: {"POST": (*Server).removeImported},
 	wire.PathProfiles:       {"POST": (*Server).listProfiles},
 	wire.PathProfileShow:    {"POST": (*Server).showProfile},
+	wire.PathLeases:         {"POST": (*Server).beginLease},
+	wire.PathLeaseRenew:     {"POST": (*Server).renewLease},
+	wire.PathLeaseEnd:       {"POST": (*Server).endLeases},
 	wire.PathPromptBeat:     {"POST": (*Server).promptBeat},
 	wire.PathPromptReply:    {"POST": (*Server).promptReply},
 	wire.PathStop:           {"POST": (*Server).stop},
@@ -307,7 +314,7 @@ func (s *Server) listProfiles(r *request) (any, error) {
 	if in.Profile != "" {
 		return nil, broker.Errorf(broker.CodeUsage, "a listing is of all profiles, and %q is named", in.Profile)
 	}
-	return s.cfg.Broker.ListProfiles(r.ctx, profiles.Files{Config: in.ConfigFile, Credentials: in.CredentialsFile})
+	return s.cfg.Broker.ListProfiles(r.ctx, r.caller, profiles.Files{Config: in.ConfigFile, Credentials: in.CredentialsFile})
 }
 
 func (s *Server) showProfile(r *request) (any, error) {
@@ -318,7 +325,7 @@ func (s *Server) showProfile(r *request) (any, error) {
 	if in.Profile == "" {
 		return nil, broker.Errorf(broker.CodeUsage, "no profile is named")
 	}
-	return s.cfg.Broker.ShowProfile(r.ctx, profiles.Files{Config: in.ConfigFile, Credentials: in.CredentialsFile}, in.Profile)
+	return s.cfg.Broker.ShowProfile(r.ctx, r.caller, profiles.Files{Config: in.ConfigFile, Credentials: in.CredentialsFile}, in.Profile)
 }
 
 func (s *Server) promptBeat(r *request) (any, error) {
@@ -344,6 +351,9 @@ func (s *Server) promptReply(r *request) (any, error) {
 
 func (s *Server) stop(r *request) (any, error) {
 	r.caller.Via = "daemon"
+	if err := s.cfg.Broker.Outside(r.ctx, r.caller, "stop the daemon"); err != nil {
+		return nil, err
+	}
 	s.cfg.Stop(r.caller)
 	return wire.StopResponse{PID: os.Getpid()}, nil
 }

@@ -2,6 +2,7 @@ package door
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -22,6 +23,7 @@ import (
 type fakeBroker struct {
 	credentials func(context.Context, broker.Caller, broker.Request) (broker.Grant, error)
 	status      func() (broker.Status, error)
+	wall        error // what Outside says
 
 	mu      sync.Mutex
 	callers []broker.Caller
@@ -99,15 +101,39 @@ func (f *fakeBroker) Status(context.Context) (broker.Status, error) {
 	return broker.Status{Daemon: broker.DaemonStatus{PID: 1, Version: "test"}}, nil
 }
 
-func (f *fakeBroker) ListProfiles(_ context.Context, files profiles.Files) (broker.ProfileList, error) {
-	f.note(broker.Caller{}, files)
+func (f *fakeBroker) ListProfiles(_ context.Context, c broker.Caller, files profiles.Files) (broker.ProfileList, error) {
+	f.note(c, files)
 	return broker.ProfileList{Profiles: []broker.ProfileInfo{}}, nil
 }
 
-func (f *fakeBroker) ShowProfile(_ context.Context, files profiles.Files, name string) (broker.ProfileDetail, error) {
-	f.note(broker.Caller{}, []any{files, name})
+func (f *fakeBroker) ShowProfile(_ context.Context, c broker.Caller, files profiles.Files, name string) (broker.ProfileDetail, error) {
+	f.note(c, []any{files, name})
 	return broker.ProfileDetail{ProfileInfo: broker.ProfileInfo{Name: name}}, nil
 }
+
+func (f *fakeBroker) Begin(_ context.Context, c broker.Caller, r broker.LeaseRequest) (broker.LeaseGrant, error) {
+	f.note(c, r)
+	g := broker.LeaseGrant{
+		Lease:  broker.Lease{ID: "l-7f3k2m9qxd", Profiles: append([]string{r.Profile}, r.With...), Serve: cmp.Or(r.Serve, "container"), Port: 4711, Room: "/run/l-7f3k2m9qxd"},
+		Region: "eu-central-1", Expires: time.Unix(2e9, 0), Renewable: true,
+	}
+	if g.Serve == "env" {
+		g.Credentials, g.Renewable, g.Port = grant().Credentials, false, 0
+	}
+	return g, nil
+}
+
+func (f *fakeBroker) Renew(_ context.Context, c broker.Caller, lease string, r broker.Request) (broker.LeaseStatus, error) {
+	f.note(c, []any{lease, r})
+	return broker.LeaseStatus{ID: lease}, nil
+}
+
+func (f *fakeBroker) End(_ context.Context, c broker.Caller, r broker.EndRequest) ([]string, error) {
+	f.note(c, r)
+	return r.Leases, nil
+}
+
+func (f *fakeBroker) Outside(context.Context, broker.Caller, string) error { return f.wall }
 
 func (f *fakeBroker) PromptBeat(_ context.Context, c broker.Caller, id string) error {
 	f.note(c, "beat "+id)

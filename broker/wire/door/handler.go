@@ -186,6 +186,10 @@ func credentialsRequest(body []byte) (req broker.Request, via string, err error)
 	if err := decode(body, &in); err != nil {
 		return req, "", err
 	}
+	return credentialsRequestOf(in)
+}
+
+func credentialsRequestOf(in wire.CredentialsRequest) (req broker.Request, via string, err error) {
 	if err := checkFiles(in.ConfigFile, in.CredentialsFile); err != nil {
 		return req, "", err
 	}

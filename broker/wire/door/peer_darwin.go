@@ -72,7 +72,7 @@ func (p *peer) caller() (broker.Caller, error) {
 		return broker.Caller{}, gone(p.pid)
 	}
 	own := describe(k)
-	c := broker.Caller{UID: p.uid, PID: p.pid, Exe: own.Exe, Command: own.Command, Args: own.Args, Started: own.Started}
+	c := broker.Caller{UID: p.uid, PID: p.pid, Exe: own.Exe, Command: own.Command, Args: own.Args, ID: own.ID}
 	for parent := int(k.Eproc.Ppid); parent > 0 && len(c.Ancestors) < maxDepth; parent = int(k.Eproc.Ppid) {
 		if k, err = unix.SysctlKinfoProc("kern.proc.pid", parent); err != nil {
 			break
@@ -84,7 +84,8 @@ func (p *peer) caller() (broker.Caller, error) {
 }
 
 func describe(k *unix.KinfoProc) broker.Process {
-	p := broker.Process{PID: int(k.Proc.P_pid), Started: time.Unix(k.Proc.P_starttime.Unix())}
+	p := broker.Process{PID: int(k.Proc.P_pid)}
+	p.ID = broker.ProcessID{PID: p.PID, Start: uint64(k.Proc.P_starttime.Nano() / 1000)}
 	// An int32 argc, the path of the executable, NULs, then argv and the
 	// environment, each string ended by NUL. Only of our own processes.
 	b, err := unix.SysctlRaw("kern.procargs2", p.PID)

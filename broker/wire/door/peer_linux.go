@@ -39,9 +39,8 @@ const imageAge = 20 * time.Millisecond
 // the one before.
 type processes struct {
 	now     func() time.Time
-	boot    time.Time // start times count from here
-	proc    string    // "/proc"
-	foreign bool      // it is another PID namespace's
+	proc    string // "/proc"
+	foreign bool   // it is another PID namespace's
 	maxIdle int
 	maxKept int
 
@@ -52,16 +51,12 @@ type processes struct {
 }
 
 func newProcesses() *processes {
-	var up unix.Timespec
-	now := time.Now()
-	unix.ClockGettime(unix.CLOCK_BOOTTIME, &up)
 	self, err := os.Readlink("/proc/self")
 	return &processes{
 		now:     time.Now,
 		proc:    "/proc",
 		maxIdle: maxIdle,
 		maxKept: maxKept,
-		boot:    now.Add(-time.Duration(up.Nano())),
 		foreign: err != nil || self != strconv.Itoa(os.Getpid()),
 		byPID:   make(map[int]*process),
 	}
@@ -575,7 +570,7 @@ func (p *peer) describe(s stat) {
 		own := p.ps.process(p.self, self)
 		*c = broker.Caller{
 			UID: p.uid, PID: p.pid, Exe: own.Exe, Command: own.Command, TTY: ttyName(s.tty),
-			Args: own.Args, Started: own.Started,
+			Args: own.Args, ID: own.ID,
 		}
 		for _, q := range p.chain {
 			img := q.image.Load()
@@ -593,12 +588,9 @@ func (p *peer) describe(s stat) {
 func (ps *processes) process(p *process, img *image) broker.Process {
 	return broker.Process{
 		PID: p.pid, Exe: img.exe, Command: img.shown, Args: img.args, Cwd: img.cwd,
-		Started: ps.boot.Add(time.Duration(p.start) * tick),
+		ID: broker.ProcessID{PID: p.pid, Start: p.start},
 	}
 }
-
-// tick is the unit of start times, USER_HZ.
-const tick = 10 * time.Millisecond
 
 // cwd returns the working directory, which is often the last one.
 func (p *process) cwd(last string) string {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"time"
 
 	"golang.org/x/sys/windows"
 
@@ -72,7 +71,7 @@ func (p *peer) caller() (broker.Caller, error) {
 	}
 	var created, exited, kernel, user windows.Filetime
 	if err := windows.GetProcessTimes(p.handle, &created, &exited, &kernel, &user); err == nil {
-		c.Started = time.Unix(0, created.Nanoseconds())
+		c.ID = broker.ProcessID{PID: c.PID, Start: uint64(created.HighDateTime)<<32 | uint64(created.LowDateTime)}
 	}
 	c.Program = broker.ProgramOf(broker.Process{PID: c.PID, Exe: c.Exe}, nil)
 	return c, nil

@@ -1,0 +1,661 @@
+package broker_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gatepass/broker"
+	"gatepass/profiles"
+)
+
+// A fakeTree are the processes of leases, and all else that leases are kept
+// with.
+type fakeTree struct {
+	mu       sync.Mutex
+	boot     string
+	scopes   map[broker.ProcessID]string // of processes that only their scope tells
+	enclosed bool                        // new leases get a scope
+	watches  map[broker.ProcessID][]func(broker.Exit)
+	gone     map[broker.ProcessID]broker.Exit
+	left     map[string][]broker.Process // what lives in a scope
+	signals  []string
+	told     []string // by notification
+
+	rooms, open []string // ids of leases that have one
+	ended       []string // leases whose endpoint refuses
+	portErr     error
+	saved       []broker.Lease
+	saveErr     error
+}
+
+func newTree() *fakeTree {
+	return &fakeTree{
+		boot: "boot-1", scopes: map[broker.ProcessID]string{}, watches: map[broker.ProcessID][]func(broker.Exit){},
+		gone: map[broker.ProcessID]broker.Exit{}, left: map[string][]broker.Process{},
+	}
+}
+
+func (f *fakeTree) leases() *broker.Leases {
+	return &broker.Leases{
+		Processes: f, Rooms: fakeRooms{f}, Endpoints: fakeEndpoints{f}, Book: f, Notifier: f,
+		Session: "own", Serve: "container", Renew: "auto", AtExpiry: "warn", Grace: 30 * time.Second,
+	}
+}
+
+func (f *fakeTree) Boot() string { return f.boot }
+
+func (f *fakeTree) Watch(id broker.ProcessID, ended func(broker.Exit)) (func(), error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if exit, ok := f.gone[id]; ok {
+		if exit == (broker.Exit{}) {
+			return nil, errors.New("there is no such process")
+		}
+		go ended(exit)
+		return func() {}, nil
+	}
+	f.watches[id] = append(f.watches[id], ended)
+	return func() {}, nil
+}
+
+// end ends a process.
+func (f *fakeTree) end(id broker.ProcessID, status int) {
+	f.mu.Lock()
+	watches := f.watches[id]
+	delete(f.watches, id)
+	f.gone[id] = broker.Exit{Known: true, Status: status}
+	for scope, left := range f.left {
+		f.left[scope] = slices.DeleteFunc(left, func(p broker.Process) bool { return p.ID == id })
+	}
+	f.mu.Unlock()
+	for _, ended := range watches {
+		go ended(broker.Exit{Known: true, Status: status})
+	}
+	synctest.Wait()
+}
+
+func (f *fakeTree) Enclose(_ context.Context, lease string, id broker.ProcessID) (string, error) {
+	if !f.enclosed {
+		return "", nil
+	}
+	return "scope-" + lease, nil
+}
+
+func (f *fakeTree) ScopeOf(id broker.ProcessID) (string, error) {
+	if _, ok := f.gone[id]; ok {
+		return "", errors.New("it has ended")
+	}
+	return f.scopes[id], nil
+}
+
+func (f *fakeTree) Inside(scope string, root broker.ProcessID) ([]broker.Process, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.left[scope]), nil
+}
+
+func (f *fakeTree) Signal(scope string, root broker.ProcessID, signal string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.signals = append(f.signals, signal)
+	return nil
+}
+
+// sent returns the signals so far.
+func (f *fakeTree) sent() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.signals)
+}
+
+func (f *fakeTree) Forget(string) {}
+
+func (f *fakeTree) heard() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.told)
+}
+
+func (f *fakeTree) Notify(_ context.Context, text, tty string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.told = append(f.told, text+" on "+tty)
+}
+
+func (f *fakeTree) Leases() ([]broker.Lease, error) { return slices.Clone(f.saved), nil }
+func (f *fakeTree) SaveLeases(all []broker.Lease) error {
+	if f.saveErr == nil {
+		f.saved = all
+	}
+	return f.saveErr
+}
+
+type fakeRooms struct{ f *fakeTree }
+
+func (r fakeRooms) Open(l *broker.Lease, program string) (string, error) {
+	r.f.rooms = append(r.f.rooms, l.ID)
+	return "/run/" + l.ID, nil
+}
+func (r fakeRooms) Close(dir string) error {
+	r.f.rooms = slices.DeleteFunc(r.f.rooms, func(id string) bool { return dir == "/run/"+id })
+	return nil
+}
+
+type fakeEndpoints struct{ f *fakeTree }
+
+func (e fakeEndpoints) Open(l *broker.Lease) (int, error) {
+	if e.f.portErr == nil {
+		e.f.open = append(e.f.open, l.ID)
+	}
+	return max(l.Port, 4711), e.f.portErr
+}
+func (e fakeEndpoints) End(lease, why string) { e.f.ended = append(e.f.ended, lease) }
+func (e fakeEndpoints) Close(lease string) {
+	e.f.open = slices.DeleteFunc(e.f.open, func(id string) bool { return id == lease })
+}
+
+// process is a caller with the given ancestors, nearest first.
+func process(pid int, ancestors ...int) broker.Caller {
+	c := broker.Caller{UID: 1000, PID: pid, Program: "aws", Via: "credential-process", TTY: "/dev/pts/3", Resolved: true, ID: id(pid)}
+	for _, a := range append(ancestors, 1) {
+		c.Ancestors = append(c.Ancestors, broker.Process{PID: a, ID: id(a)})
+	}
+	return c
+}
+
+func id(pid int) broker.ProcessID { return broker.ProcessID{PID: pid, Start: uint64(1000 + pid)} }
+
+// A leased is a world whose broker keeps leases.
+type leased struct {
+	*world
+	*fakeTree
+}
+
+func newLeased(t *testing.T) leased {
+	w := leased{fakeTree: newTree()}
+	w.world = newWorldWith(t, broker.MFA{})
+	w.restart()
+	return w
+}
+
+// restart makes the broker anew over what is on disk.
+func (w leased) restart() {
+	w.world.leases = w.fakeTree.leases()
+	w.world.start()
+}
+
+func (w leased) begin(t *testing.T, caller broker.Caller, profile string, with ...string) broker.LeaseGrant {
+	t.Helper()
+	g, err := w.Begin(t.Context(), caller, leaseRequest(profile, with...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+func leaseRequest(profile string, with ...string) broker.LeaseRequest {
+	return broker.LeaseRequest{
+		Request: broker.Request{Profile: profile, Reason: "ticket 4711", Reachable: broker.Reachable{Known: true}},
+		With:    with, Program: "/usr/bin/gatepass", Command: "make deploy",
+	}
+}
+
+func (w leased) as(t *testing.T, caller broker.Caller, profile string) error {
+	t.Helper()
+	_, err := w.Credentials(t.Context(), caller, broker.Request{Profile: profile, Files: profiles.Files{Config: "/elsewhere"}})
+	return err
+}
+
+// Inside a lease its own profiles are served, and nothing else is done.
+func TestTheWall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		g := w.begin(t, process(100, 50), "ops", "short")
+		inside := map[string]broker.Caller{
+			"the root":                process(100, 50),
+			"a child":                 process(101, 100, 50),
+			"a grandchild":            process(102, 101, 100, 50),
+			"an orphan, by subreaper": process(103, 100, 50),
+		}
+		for who, caller := range inside {
+			for _, profile := range []string{"ops", "short", ""} {
+				if err := w.as(t, caller, profile); err != nil {
+					t.Errorf("%s gets %q: %v", who, profile, err)
+				}
+			}
+			for what, do := range map[string]func() error{
+				"another profile": func() error { return w.as(t, caller, "ops2") },
+				"unknown profile": func() error { return w.as(t, caller, "nowhere") },
+				"whoami":          func() error { _, err := w.WhoAmI(t.Context(), caller, broker.Request{Profile: "ops2"}); return err },
+				"keys list":       func() error { _, err := w.Keys(t.Context(), caller); return err },
+				"keys add": func() error {
+					_, err := w.AddKey(t.Context(), caller, broker.NewKey{Name: "x", AccessKeyID: "AKIAIOSFODNN7EXAMPLE", SecretAccessKey: broker.NewSecret(longTermSecret)})
+					return err
+				},
+				"keys remove": func() error { return w.RemoveKey(t.Context(), caller, "alice") },
+				"keys rotate": func() error {
+					_, err := w.RotateKey(t.Context(), caller, broker.RotateRequest{Name: "alice"})
+					return err
+				},
+				"aws-vault list": func() error { _, err := w.AWSVaultKeys(t.Context(), caller, broker.AWSVault{}); return err },
+				"aws-vault import": func() error {
+					_, err := w.ImportKey(t.Context(), caller, broker.AWSVault{}, "x", "")
+					return err
+				},
+				"aws-vault remove": func() error { return w.RemoveImported(t.Context(), caller, broker.AWSVault{}, "x") },
+				"profiles list":    func() error { _, err := w.ListProfiles(t.Context(), caller, profiles.Files{}); return err },
+				"profiles show":    func() error { _, err := w.ShowProfile(t.Context(), caller, profiles.Files{}, "ops"); return err },
+				"daemon stop":      func() error { return w.Outside(t.Context(), caller, "stop the daemon") },
+				"end --all": func() error {
+					_, err := w.End(t.Context(), caller, broker.EndRequest{All: true})
+					return err
+				},
+				"exec of another": func() error {
+					_, err := w.Begin(t.Context(), caller, leaseRequest("ops2"))
+					return err
+				},
+				"exec with another": func() error {
+					_, err := w.Begin(t.Context(), caller, leaseRequest("ops", "ops2"))
+					return err
+				},
+			} {
+				before := len(w.log.entries)
+				err := do()
+				wantCode(t, err, broker.CodeDenied)
+				if err == nil || !strings.Contains(err.Error(), g.ID) && !strings.Contains(err.Error(), "not for") {
+					t.Errorf("%s, %s: %v", who, what, err)
+				}
+				added := w.log.entries[before:]
+				if len(added) != 1 || added[0].Kind != broker.EventRequestDenied || added[0].Lease != g.ID || added[0].Caller.PID != caller.PID {
+					t.Errorf("%s, %s: recorded %+v", who, what, added)
+				}
+			}
+		}
+		// The same outside.
+		for _, profile := range []string{"ops", "ops2"} {
+			if err := w.as(t, process(60, 50), profile); err != nil {
+				t.Errorf("outside, %q: %v", profile, err)
+			}
+		}
+		wantCode(t, w.as(t, process(60, 50), ""), broker.CodeUsage)
+		// Whose number the root's was, is not the root.
+		other := process(100, 50)
+		other.ID.Start++
+		if err := w.as(t, other, "ops2"); err != nil {
+			t.Errorf("another process of the same number: %v", err)
+		}
+	})
+}
+
+// Who cannot be seen may be inside.
+func TestTheWallAndTheUnseen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		unseen := process(70)
+		unseen.Resolved = false
+		if err := w.as(t, unseen, "ops"); err != nil {
+			t.Errorf("without a lease: %v", err)
+		}
+		w.begin(t, process(100, 50), "ops")
+		for _, profile := range []string{"ops", "ops2", ""} {
+			wantCode(t, w.as(t, unseen, profile), broker.CodeDenied)
+		}
+		wantCode(t, w.as(t, broker.Caller{UID: 1000}, "ops"), broker.CodeDenied)
+		w.end(id(100), 0)
+		if err := w.as(t, unseen, "ops"); err != nil {
+			t.Errorf("after the lease: %v", err)
+		}
+	})
+}
+
+// A scope keeps those inside who have outlived the root, and they get nothing
+// until the last of them has ended or somebody outside lets them go.
+func TestScopesOutliveTheRoot(t *testing.T) {
+	for _, way := range []string{"they end", "they are released", "they are ended"} {
+		t.Run(way, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newLeased(t)
+				w.enclosed = true
+				g := w.begin(t, process(100, 50), "ops")
+				left := process(103)
+				w.scopes[left.ID] = g.Scope
+				w.left[g.Scope] = []broker.Process{{PID: 103, ID: left.ID}}
+				wantCode(t, w.as(t, left, "ops2"), broker.CodeDenied)
+				if err := w.as(t, left, ""); err != nil {
+					t.Errorf("inside, the root alive: %v", err)
+				}
+				lost := process(104)
+				w.gone[lost.ID] = broker.Exit{}
+				wantCode(t, w.as(t, lost, "ops2"), broker.CodeDenied)
+
+				w.end(id(100), 3)
+				if last := w.log.entries[len(w.log.entries)-1]; last.Kind != broker.EventLeaseEnded || last.Lease != g.ID || !strings.HasPrefix(last.Reason, "exit status 3, after 0s, 1 hand-outs") {
+					t.Errorf("%+v", last)
+				}
+				wantCode(t, w.as(t, left, "ops"), broker.CodeDenied)
+				wantCode(t, w.as(t, left, "ops2"), broker.CodeDenied)
+				if _, err := w.LeaseCredentials(t.Context(), g.ID, left); broker.CodeOf(err) != broker.CodeDenied {
+					t.Errorf("by token: %v", err)
+				}
+				st, _ := w.Status(t.Context())
+				if len(st.Leases) != 1 || st.Leases[0].State != "lingering" || len(st.Leases[0].Processes) != 1 || len(w.saved) != 1 || w.saved[0].Ended.IsZero() {
+					t.Errorf("%+v, saved %+v", st.Leases, w.saved)
+				}
+				switch way {
+				case "they end":
+					w.end(left.ID, 0)
+				case "they are released":
+					_, err := w.End(t.Context(), left, broker.EndRequest{Leases: []string{g.ID}, Release: true})
+					wantCode(t, err, broker.CodeDenied)
+					if _, err := w.End(t.Context(), process(60), broker.EndRequest{Leases: []string{g.ID}, Release: true}); err != nil {
+						t.Error(err)
+					}
+					if last := w.log.entries[len(w.log.entries)-1]; last.Kind != broker.EventLeaseReleased || last.Caller.PID != 60 {
+						t.Errorf("%+v", last)
+					}
+				case "they are ended":
+					time.AfterFunc(45*time.Second, func() { w.end(left.ID, 137) })
+					if _, err := w.End(t.Context(), process(60), broker.EndRequest{All: true}); err != nil {
+						t.Error(err)
+					}
+					if !slices.Equal(w.sent(), []string{"HUP", "TERM"}) {
+						t.Errorf("signals %v", w.sent())
+					}
+				}
+				if err := w.as(t, process(105), "ops2"); err != nil {
+					t.Errorf("after all: %v", err)
+				}
+				if len(w.saved) != 0 || len(w.rooms) != 0 || len(w.open) != 0 {
+					t.Errorf("left behind: %v %v %v", w.saved, w.rooms, w.open)
+				}
+			})
+		})
+	}
+}
+
+// Everything is there, and recorded, before the command runs; a lease that
+// cannot begin leaves nothing behind.
+func TestBeginIsRecordedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		g := w.begin(t, process(100, 50), "ops", "short")
+		wantKinds(t, w.world, "session.requested", "session.issued", "session.requested", "session.issued", "lease.started")
+		last := w.log.entries[4]
+		if last.Lease != g.ID || last.Profile != "ops" || last.Session.ID == "" || last.Reason != "ticket 4711" || !w.log.durable[4] || last.Caller.PID != 100 {
+			t.Errorf("%+v", last)
+		}
+		if len(w.saved) != 1 || w.saved[0].ID != g.ID || w.saved[0].Port != 4711 || w.saved[0].Boot != "boot-1" {
+			t.Errorf("saved %+v", w.saved)
+		}
+		// Sessions are its own.
+		if err := w.as(t, process(60, 50), "ops"); err != nil || w.sts.count() != 3 {
+			t.Errorf("outside: %v, %d calls", err, w.sts.count())
+		}
+		w.end(id(100), 0)
+		if kinds := w.log.kinds()[5:]; !slices.Contains(kinds, "lease.ended") || len(w.saved) != 0 || len(w.rooms) != 0 || len(w.open) != 0 {
+			t.Errorf("%v; left behind: %v %v %v", kinds, w.saved, w.rooms, w.open)
+		}
+	})
+	for name, spoil := range map[string]func(leased){
+		"log": func(w leased) {
+			w.log.fail = func(e broker.Event) error {
+				if e.Kind == broker.EventLeaseStarted {
+					return broker.Errorf(broker.CodeLogUnwritable, "disk full")
+				}
+				return nil
+			}
+		},
+		"book":  func(w leased) { w.saveErr = errors.New("read-only") },
+		"port":  func(w leased) { w.portErr = errors.New("no ports") },
+		"watch": func(w leased) { w.gone[id(100)] = broker.Exit{} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newLeased(t)
+				spoil(w)
+				g, err := w.Begin(t.Context(), process(100, 50), leaseRequest("ops"))
+				if err == nil || g.ID != "" {
+					t.Fatalf("%+v, %v", g, err)
+				}
+				w.saveErr = nil
+				if len(w.rooms) != 0 || len(w.open) != 0 {
+					t.Errorf("left behind: %v %v", w.rooms, w.open)
+				}
+				started, ended := 0, 0
+				for _, k := range w.log.kinds() {
+					started, ended = started+count(k == "lease.started"), ended+count(k == "lease.ended")
+				}
+				if started != ended {
+					t.Errorf("started %d, ended %d", started, ended)
+				}
+				if err := w.as(t, process(101, 100, 50), "ops2"); err != nil {
+					t.Errorf("a wall is left: %v", err)
+				}
+				st, _ := w.Status(t.Context())
+				for _, s := range st.Sessions {
+					if s.Profile == "ops" {
+						t.Errorf("a session is left: %+v", s)
+					}
+				}
+			})
+		})
+	}
+}
+
+func count(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// What cannot be a lease is refused before anything is made.
+func TestBeginRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		unseen := process(100)
+		unseen.Resolved = false
+		odd := leaseRequest("ops")
+		odd.Serve = "telnet"
+		relative := leaseRequest("ops")
+		relative.Program = "gatepass"
+		for name, try := range map[string]struct {
+			caller broker.Caller
+			req    broker.LeaseRequest
+			code   broker.Code
+		}{
+			"unseen":   {unseen, leaseRequest("ops"), broker.CodeDenied},
+			"no pid":   {broker.Caller{UID: 1000, Resolved: true}, leaseRequest("ops"), broker.CodeDenied},
+			"no name":  {process(100), leaseRequest(""), broker.CodeUsage},
+			"twice":    {process(100), leaseRequest("ops", "ops"), broker.CodeUsage},
+			"unknown":  {process(100), leaseRequest("nowhere"), broker.CodeNotFound},
+			"serve":    {process(100), odd, broker.CodeUsage},
+			"relative": {process(100), relative, broker.CodeUsage},
+		} {
+			if _, err := w.Begin(t.Context(), try.caller, try.req); broker.CodeOf(err) != try.code {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if w.sts.count() != 0 || len(w.rooms) != 0 {
+			t.Errorf("%d calls, rooms %v", w.sts.count(), w.rooms)
+		}
+	})
+}
+
+// A lease's session is renewed while its process lives, used or not, and its
+// SDKs never meet an expired one.
+func TestLeasesAreRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		g := w.begin(t, process(100, 50), "ops")
+		for range 36 { // three hours
+			time.Sleep(5 * time.Minute)
+			got, err := w.LeaseCredentials(t.Context(), g.ID, process(101, 100, 50))
+			if err != nil || time.Until(got.Credentials.Expires) < 25*time.Minute {
+				t.Fatalf("%v: %s left", err, time.Until(got.Credentials.Expires))
+			}
+		}
+		if n := w.sts.count(); n < 4 || n > 8 {
+			t.Errorf("%d sessions in three hours", n)
+		}
+		if told := w.heard(); len(told) > 0 {
+			t.Errorf("warned of what is renewed: %q", told)
+		}
+		w.end(id(100), 0)
+		n := w.sts.count()
+		time.Sleep(2 * time.Hour)
+		if w.sts.count() != n {
+			t.Error("a lease that has ended is renewed")
+		}
+	})
+}
+
+// Where nothing is renewed the sessions of the beginning are served to their
+// end, and then the rule decides.
+func TestLeasesThatAreNotRenewed(t *testing.T) {
+	for _, atExpiry := range []string{"warn", "end"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newLeased(t)
+			w.world.leases.Renew, w.world.leases.AtExpiry = "ask", atExpiry
+			w.world.start()
+			g := w.begin(t, process(100, 50), "ops")
+			child := process(101, 100, 50)
+			time.Sleep(59 * time.Minute)
+			if err := w.as(t, child, ""); err != nil || w.sts.count() != 1 {
+				t.Errorf("%v, %d calls", err, w.sts.count())
+			}
+			_, err := w.Begin(t.Context(), child, leaseRequest("ops"))
+			wantCode(t, err, broker.CodeDenied)
+			if _, err := w.Renew(t.Context(), child, "", broker.Request{Reachable: broker.Reachable{Known: true}}); err != nil || w.sts.count() != 2 {
+				t.Errorf("renew: %v, %d calls", err, w.sts.count())
+			}
+			time.Sleep(59 * time.Minute)
+			if err := w.as(t, child, "ops"); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(2 * time.Minute)
+			err = w.as(t, child, "")
+			wantCode(t, err, broker.CodeDenied)
+			if !strings.Contains(err.Error(), "expired") || !strings.Contains(broker.AsError(err).Hint, "gatepass renew") {
+				t.Errorf("%v", err)
+			}
+			_, err = w.LeaseCredentials(t.Context(), g.ID, child)
+			wantCode(t, err, broker.CodeDenied)
+			time.Sleep(time.Hour)
+			want := []string(nil)
+			if atExpiry == "end" {
+				want = []string{"HUP", "TERM", "KILL"}
+			}
+			if !slices.Equal(w.sent(), want) {
+				t.Errorf("%s: signals %v", atExpiry, w.sent())
+			}
+			told := "lease " + g.ID + " of profile ops expires in 5 min; to go on: gatepass renew " + g.ID
+			if atExpiry == "end" {
+				told += "; then its processes are ended"
+			}
+			told += " on /dev/pts/3"
+			if got := w.heard(); !slices.Equal(got, []string{told, told}) { // of the first session, and of the renewed one
+				t.Errorf("%s: told %q", atExpiry, got)
+			}
+		})
+	}
+}
+
+// An environment cannot be renewed, so such a lease never is.
+func TestEnvLeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		req := leaseRequest("ops")
+		req.Serve = "env"
+		g, err := w.Begin(t.Context(), process(100, 50), req)
+		if err != nil || g.Renewable || g.Credentials.SecretAccessKey.IsZero() || g.Port != 0 || len(w.open) != 0 {
+			t.Fatalf("%+v, %v", g.Lease, err)
+		}
+		wantKinds(t, w.world, "session.requested", "session.issued", "lease.started", "credentials.served")
+		_, err = w.Renew(t.Context(), process(101, 100, 50), "", broker.Request{})
+		wantCode(t, err, broker.CodeDenied)
+	})
+}
+
+// From inside, a lease's own profiles make a lease below it, which ends with
+// its own process and holds no more.
+func TestLeasesBelowLeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		outer := w.begin(t, process(100, 50), "ops", "short")
+		inner := w.begin(t, process(101, 100, 50), "short")
+		if inner.Parent != outer.ID {
+			t.Errorf("parent %q", inner.Parent)
+		}
+		deep := process(102, 101, 100, 50)
+		if err := w.as(t, deep, ""); err != nil {
+			t.Error(err)
+		}
+		wantCode(t, w.as(t, deep, "ops"), broker.CodeDenied)
+		_, err := w.End(t.Context(), deep, broker.EndRequest{Leases: []string{outer.ID}})
+		wantCode(t, err, broker.CodeDenied)
+		if _, err := w.End(t.Context(), process(103, 100, 50), broker.EndRequest{Leases: []string{inner.ID}}); err != nil {
+			t.Errorf("from the outer one: %v", err)
+		}
+		w.end(id(101), 0)
+		if err := w.as(t, process(103, 100, 50), "ops"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A restart of the daemon finds its leases again: the living at their port,
+// the dead get their end.
+func TestLeasesSurviveARestart(t *testing.T) {
+	for name, tt := range map[string]struct {
+		meanwhile func(leased)
+		lives     bool
+		why       string
+	}{
+		"alive":      {func(leased) {}, true, ""},
+		"dead":       {func(w leased) { w.gone[id(100)] = broker.Exit{} }, false, "while no daemon ran"},
+		"reboot":     {func(w leased) { w.boot = "boot-2" }, false, "the machine was restarted"},
+		"port taken": {func(w leased) { w.portErr = errors.New("address in use") }, false, "address in use"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newLeased(t)
+				g := w.begin(t, process(100, 50), "ops")
+				if err := w.Close(t.Context(), "restart"); err != nil {
+					t.Fatal(err)
+				}
+				if slices.Contains(w.log.kinds(), "lease.ended") {
+					t.Error("ended with the daemon")
+				}
+				tt.meanwhile(w)
+				w.restart()
+				if err := w.Broker.Start(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				child := process(101, 100, 50)
+				if tt.lives {
+					if _, err := w.LeaseCredentials(t.Context(), g.ID, child); err != nil {
+						t.Error(err)
+					}
+					wantCode(t, w.as(t, child, "ops2"), broker.CodeDenied)
+					w.end(id(100), 0)
+				} else if err := w.as(t, child, "ops2"); err != nil {
+					t.Errorf("a wall is left: %v", err)
+				}
+				last := w.log.entries[len(w.log.entries)-1]
+				for i := len(w.log.entries) - 1; i >= 0 && last.Kind != broker.EventLeaseEnded; i-- {
+					last = w.log.entries[i]
+				}
+				if last.Kind != broker.EventLeaseEnded || last.Lease != g.ID || !strings.Contains(last.Reason, tt.why) || len(w.saved) != 0 {
+					t.Errorf("%+v, saved %v", last, w.saved)
+				}
+			})
+		})
+	}
+}
