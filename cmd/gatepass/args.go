@@ -19,8 +19,9 @@ type route struct {
 
 // arrange finds the command that args name and sorts its arguments: urfave/cli
 // stops reading flags at the first argument that is none, people do not.
-// What follows "--" is never a flag. Which flags take a value is read from
-// the command's own definitions. An unknown command or flag and a flag without
+// What follows "--" is never a flag; a command whose ArgsUsage has "--" finds
+// it among its arguments. Which flags take a value is read from the command's
+// own definitions. An unknown command or flag and a flag without
 // its value are [broker.CodeUsage].
 func arrange(commands []*cli.Command, args []string) (route, error) {
 	var r route
@@ -29,6 +30,9 @@ func arrange(commands []*cli.Command, args []string) (route, error) {
 		a := args[i]
 		switch {
 		case a == "--":
+			if r.cmd != nil && strings.Contains(r.cmd.ArgsUsage, "--") {
+				rest = append(rest, a)
+			}
 			rest = append(rest, args[i+1:]...)
 			i = len(args)
 		case len(a) > 1 && a[0] == '-':

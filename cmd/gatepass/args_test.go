@@ -25,6 +25,8 @@ func TestArrange(t *testing.T) {
 		{"keys list --json", "keys list", "--json --"},
 		{"status", "status", "--"},
 		{"export export", "export", "-- export"}, // a profile may be called anything
+		{"exec --reason r ops --env -- ls -l --env", "exec", "--reason r --env -- ops -- ls -l --env"},
+		{"exec -- ls -- x", "exec", "-- -- ls -- x"},
 	} {
 		r, err := arrange(commands, strings.Fields(c.typed))
 		if err != nil {

@@ -14,6 +14,9 @@ SDKs, as one JSON document and nothing else.
 
 usage: gatepass credential-process NAME [flags]
 
+NAME is a profile of ~/.aws/config. Inside a lease (gatepass exec) it may be
+left out.
+
   --region R      region to use
   --reason R      why, for the audit log (or GATEPASS_REASON)
   --duration D    how long the session should last: 3600, 90m, 1h
@@ -41,9 +44,12 @@ func credentialProcessCommand(c *client) *cli.Command {
 		UsageText: credentialProcessHelp,
 		Flags:     requestFlags(),
 		Action: func(ctx *cli.Context) error {
-			name, err := oneArgument(ctx, "the name of a profile")
-			if err != nil {
-				return err
+			name := ""
+			if ctx.NArg() > 0 || !c.inside() { // AWS_PROFILE is not asked: an SDK that runs us has it set
+				var err error
+				if name, err = oneArgument(ctx, "the name of a profile"); err != nil {
+					return err
+				}
 			}
 			req, err := c.request(name, "credential-process")
 			if err != nil {

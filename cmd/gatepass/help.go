@@ -9,6 +9,7 @@ program asks, and writes down who asked.
 
   gatepass keys add work         store an IAM user's access key
   gatepass whoami ops            who you are there; that the profile ops works
+  gatepass exec ops              open a shell with the role, and nothing else
   gatepass export ops            print a session for a shell
   gatepass status                what runs, what is cached, what was refused
   gatepass audit list            who asked for which role, and when
@@ -34,11 +35,14 @@ const rootHelp = `usage: gatepass COMMAND [ARGUMENTS] [FLAGS]
   profiles list              show your profiles, and which of them have a key
   profiles show [NAME]       show a profile's whole chain
 
+  exec [NAME] [-- COMMAND]   run a command with one role and no other
   credential-process NAME    print a session for the AWS CLI and the SDKs
   export [NAME]              print a session for a shell, a file or a tool
   whoami [NAME]              show who you are at AWS: user, groups, MFA, roles
 
-  status                     show the daemon, the sessions and the last refusal
+  status                     show leases, sessions and the last refusal
+  renew [LEASE]              renew the sessions of what exec runs
+  end [LEASE...]             end what exec runs
   audit list                 show the audit log
   audit verify               prove that the audit log is whole
   daemon start|stop|restart|status
@@ -73,7 +77,7 @@ example:
 const environmentHelp = `gatepass reads these variables:
 
   AWS_PROFILE                      the profile, where a command has no NAME
-                                   (export, whoami and profiles show)
+                                   (exec, export, whoami and profiles show)
   AWS_CONFIG_FILE                  used in place of ~/.aws/config
   AWS_SHARED_CREDENTIALS_FILE      used in place of ~/.aws/credentials
   AWS_REGION, AWS_DEFAULT_REGION   the region, unless --region says it
@@ -86,6 +90,12 @@ const environmentHelp = `gatepass reads these variables:
   AWS_VAULT_BACKEND and its like   where aws-vault keeps its keys, which
                                    "keys import" moves
   NO_COLOR                         no colours
+
+Inside a lease, gatepass exec sets these for your own use:
+
+  GATEPASS_PROFILE                 the profile that is served
+  GATEPASS_LEASE                   the lease's id
+  GATEPASS_EXPIRES                 when it ends, if it cannot be renewed
 
 example:
   GATEPASS_REASON="ticket 4711" gatepass whoami ops

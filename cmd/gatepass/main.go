@@ -30,7 +30,7 @@ func main() {
 	}
 	if err := c.run(context.Background(), os.Args[1:]); err != nil {
 		report(os.Stderr, err)
-		os.Exit(broker.CodeOf(err).ExitStatus())
+		os.Exit(statusOf(err))
 	}
 }
 
@@ -81,6 +81,8 @@ func (c *client) run(ctx context.Context, args []string) error {
 		Writer:          c.stderr,
 		ErrWriter:       c.stderr,
 		ExitErrHandler:  func(*cli.Context, error) {}, // main alone exits
+
+		DisableSliceFlagSeparator: true, // a comma may be part of a name
 	}
 	return app.RunContext(ctx, append(append([]string{"gatepass"}, r.path...), r.args...))
 }
@@ -91,9 +93,12 @@ func (c *client) commands() []*cli.Command {
 		keysCommand(c),
 		profilesCommand(c),
 		credentialProcessCommand(c),
+		execCommand(c),
 		exportCommand(c),
 		whoamiCommand(c),
 		statusCommand(c),
+		renewCommand(c),
+		endCommand(c),
 		auditCommand(c),
 		daemonCommand(c),
 		versionCommand(c),
@@ -143,16 +148,32 @@ func noArguments(ctx *cli.Context) error {
 	return nil
 }
 
-// profileArgument returns the profile that is named, else AWS_PROFILE's.
+// profileArgument returns the profile that is named, else AWS_PROFILE's, else
+// "" inside a lease: its own.
 func (c *client) profileArgument(ctx *cli.Context) (string, error) {
-	if ctx.NArg() == 0 {
-		if p := c.getenv("AWS_PROFILE"); p != "" {
-			return p, nil
-		}
-		return "", usageOf(ctx, "the name of a profile is missing, and AWS_PROFILE is not set")
+	if ctx.NArg() > 1 {
+		return oneArgument(ctx, "the name of a profile")
 	}
-	return oneArgument(ctx, "the name of a profile")
+	return c.profileNamed(ctx, ctx.Args().Slice())
 }
+
+func (c *client) profileNamed(ctx *cli.Context, names []string) (string, error) {
+	switch p := c.getenv("AWS_PROFILE"); {
+	case len(names) > 0 && names[0] == "":
+		return "", usageOf(ctx, "the name of a profile is empty")
+	case len(names) > 0:
+		return names[0], nil
+	case p != "":
+		return p, nil
+	case c.inside():
+		return "", nil
+	}
+	return "", usageOf(ctx, "the name of a profile is missing, and AWS_PROFILE is not set")
+}
+
+// inside reports whether the environment is that of a lease. It proves
+// nothing: the daemon looks for itself.
+func (c *client) inside() bool { return c.getenv("GATEPASS_LEASE") != "" }
 
 func usageOf(ctx *cli.Context, format string, args ...any) error {
 	return broker.Errorf(broker.CodeUsage, format, args...).WithHint("see: %s --help", commandName(ctx))

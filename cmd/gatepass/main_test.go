@@ -141,7 +141,7 @@ func (h *home) run(args ...string) result {
 	code := 0
 	if err != nil {
 		report(&stderr, err)
-		code = broker.CodeOf(err).ExitStatus()
+		code = statusOf(err)
 	}
 	return result{stdout.String(), stderr.String(), code}
 }
@@ -307,6 +307,8 @@ func TestUsageErrors(t *testing.T) {
 		"credential-process --nonsense a", "credential-process a --region", "export", "export a b",
 		"export a --format nonsense", "export a --duration soon", "export a --min-left -5", "export --unset a",
 		"export --unset --format ini", "whoami a b", "whoami --nonsense", "status extra", "status --json=maybe",
+		"exec", "exec a b", "exec a --", "exec a b -- c", "exec --env --imds a -- b", "exec a --nonsense -- b",
+		"renew", "renew a b", "renew a --prompt shout", "end", "end a --all", "end --release",
 		"profiles", "profiles nonsense", "profiles list extra", "profiles list --nonsense", "profiles show", "profiles show a b",
 		"audit", "audit nonsense", "audit list extra", "audit verify extra", "audit list --since whenever",
 		"audit list --until whenever", "audit list --limit some", "daemon", "daemon start extra",

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"os"
 	"strings"
@@ -26,6 +27,9 @@ func say(w io.Writer, text string) {
 
 // report says what went wrong and, where there is one, the next thing to do.
 func report(w io.Writer, err error) {
+	if e, ok := errors.AsType[*commandError](err); ok && e.err == nil {
+		return // the command has said it
+	}
 	e := broker.AsError(err)
 	text := e.Message
 	if e.Hint != "" {
