@@ -98,6 +98,15 @@ func (c *Client) Status(ctx context.Context) (s broker.Status, err error) {
 	return s, err
 }
 
+// OwnLease asks for the lease that the caller is in; the zero OwnLease is none.
+func (c *Client) OwnLease(ctx context.Context) (l OwnLease, err error) {
+	ans, err := c.call(ctx, "GET", PathLeaseOwn, nil)
+	if err != nil {
+		return l, err
+	}
+	return l, l.UnmarshalText(ans.body)
+}
+
 // call makes one request on a connection of its own and returns the answer of
 // a success; anything else is an error.
 func (c *Client) call(ctx context.Context, method, path string, body []byte) (answer, error) {

@@ -475,3 +475,42 @@ func FuzzAppendJSON(f *testing.F) {
 		}
 	})
 }
+
+// An OwnLease comes as it was sent, and half a one is an error.
+func TestOwnLease(t *testing.T) {
+	for _, l := range []OwnLease{
+		{},
+		{Profile: "ops", State: "live", Expires: time.Unix(1764112345, 0)},
+		{Profile: "a b", State: "needs-mfa", Expires: time.Unix(-1, 0)},
+		{Profile: "ops", State: "live"},
+	} {
+		var text []byte
+		if l != (OwnLease{}) {
+			text, _ = l.AppendText(nil)
+		}
+		c := answering(t, func(r *http.Request, conn net.Conn) {
+			if r.Method != "GET" || r.URL.Path != PathLeaseOwn {
+				t.Errorf("asked %s %s", r.Method, r.URL)
+			}
+			fmt.Fprintf(conn, "%sContent-Length: %d\r\n\r\n%s", ok, len(text), text)
+		})
+		if got, err := c.OwnLease(t.Context()); err != nil || got != l {
+			t.Errorf("sent %+v, got %+v, %v", l, got, err)
+		}
+	}
+	whole := "1764112345 live ops\n"
+	for n := 1; n < len(whole); n++ {
+		var l OwnLease
+		if err := l.UnmarshalText([]byte(whole[:n])); err == nil || l != (OwnLease{}) {
+			t.Errorf("%q is taken for %+v", whole[:n], l)
+		}
+	}
+	var l OwnLease
+	if err := l.UnmarshalText([]byte("now live ops\n")); err == nil {
+		t.Errorf("got %+v", l)
+	}
+	refused := answering(t, saying("HTTP/1.1 403 Forbidden\r\nGatepass-Protocol: 1\r\n\r\n"+`{"code":"denied","message":"no"}`))
+	if _, err := refused.OwnLease(t.Context()); broker.CodeOf(err) != broker.CodeDenied {
+		t.Errorf("%v", err)
+	}
+}

@@ -17,6 +17,7 @@ package wire
 import (
 	"encoding/json"
 	"strconv"
+	"strings"
 	"time"
 
 	"gatepass/broker"
@@ -63,6 +64,7 @@ const (
 	PathProfiles       = "/v1/profiles"         // POST ProfilesRequest → broker.ProfileList
 	PathProfileShow    = "/v1/profiles/show"    // POST ProfilesRequest → broker.ProfileDetail
 	PathLeases         = "/v1/leases"           // POST StartLeaseRequest → StartLeaseResponse
+	PathLeaseOwn       = "/v1/leases/own"       // GET → an OwnLease, as text: the caller's; empty outside of leases
 	PathLeaseRenew     = "/v1/leases/renew"     // POST RenewLeaseRequest → broker.LeaseStatus
 	PathLeaseEnd       = "/v1/leases/end"       // POST EndLeasesRequest → EndLeasesResponse
 	PathPromptBeat     = "/v1/prompts/beat"     // POST PromptBeatRequest → {}: the client still asks its user
@@ -174,6 +176,49 @@ const (
 
 // EndpointURL is where a lease's SDKs find their endpoint.
 func EndpointURL(port int) string { return "http://127.0.0.1:" + strconv.Itoa(port) + "/" }
+
+// An OwnLease is what a shell's prompt shows of the lease that it is in. It
+// crosses the wire as "EXPIRES STATE PROFILE\n", EXPIRES in seconds of Unix
+// time or 0, since to decode JSON costs a prompt more than all the rest.
+type OwnLease struct {
+	Profile string    // the first one
+	State   string    // as in a broker.LeaseStatus
+	Expires time.Time // of its session; zero where the next use gets a new one
+}
+
+// AppendText appends l as it crosses the wire.
+func (l OwnLease) AppendText(b []byte) ([]byte, error) {
+	expires := int64(0)
+	if !l.Expires.IsZero() {
+		expires = l.Expires.Unix()
+	}
+	b = strconv.AppendInt(b, expires, 10)
+	b = append(b, ' ')
+	b = append(b, l.State...)
+	b = append(b, ' ')
+	b = append(b, l.Profile...)
+	return append(b, '\n'), nil
+}
+
+// UnmarshalText reads what AppendText has written; nothing is a zero OwnLease.
+func (l *OwnLease) UnmarshalText(text []byte) error {
+	*l = OwnLease{}
+	if len(text) == 0 {
+		return nil
+	}
+	expires, rest, _ := strings.Cut(string(text), " ")
+	state, profile, _ := strings.Cut(rest, " ")
+	profile, whole := strings.CutSuffix(profile, "\n")
+	seconds, err := strconv.ParseInt(expires, 10, 64)
+	if err != nil || state == "" || profile == "" || !whole {
+		return broker.Errorf(broker.CodeInternal, "gatepassd's answer to %s makes no sense", PathLeaseOwn)
+	}
+	l.Profile, l.State = profile, state
+	if seconds != 0 {
+		l.Expires = time.Unix(seconds, 0)
+	}
+	return nil
+}
 
 // RenewLeaseRequest renews the sessions of a lease; "" is the caller's own.
 type RenewLeaseRequest struct {

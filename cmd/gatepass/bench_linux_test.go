@@ -18,6 +18,7 @@ import (
 	"gatepass/broker"
 	"gatepass/broker/audit"
 	"gatepass/broker/sts/ststest"
+	"gatepass/broker/wire"
 )
 
 // A warm credential-process, the whole process, and as a ratio to ssh-add -l
@@ -41,6 +42,43 @@ func BenchmarkCredentialProcess(b *testing.B) {
 	}
 	b.ReportMetric(float64(us.Nanoseconds())/float64(b.N), "ns/op")
 	b.ReportMetric(float64(us)/float64(them), "x-ssh-add")
+}
+
+// What a shell runs before each prompt, inside a lease and outside, the whole
+// process, beside a warm credential-process and ssh-add -l. The daemon is one
+// that answers at once: what is measured is the client.
+func BenchmarkStatusPrompt(b *testing.B) {
+	h := newHome(b)
+	h.serve(map[string]func([]byte) (int, map[string]string, string){
+		"GET " + wire.PathLeaseOwn:     func([]byte) (int, map[string]string, string) { return 200, nil, "4102444800 live ops\n" },
+		"POST " + wire.PathCredentials: func([]byte) (int, map[string]string, string) { return 200, nil, document },
+	})
+	gatepass := filepath.Join(buildPrograms(b), "gatepass")
+	outside := h.environ()
+	h.env["GATEPASS_LEASE"] = "l-1"
+	inside := h.environ()
+	theirs := sshAdd(b, &realm{home: h.env["HOME"]})
+	var inShell, atPrompt, process, add time.Duration
+	timed := func(total *time.Duration, cmd *exec.Cmd, env []string) {
+		if env != nil {
+			cmd.Env = env
+		}
+		start := time.Now()
+		if err := cmd.Run(); err != nil {
+			b.Fatalf("%v: %v", cmd, err)
+		}
+		*total += time.Since(start)
+	}
+	for b.Loop() {
+		timed(&atPrompt, exec.Command(gatepass, "status", "--prompt"), inside)
+		timed(&process, exec.Command(gatepass, "credential-process", "ops"), inside)
+		timed(&inShell, exec.Command(gatepass, "status", "--prompt"), outside)
+		timed(&add, theirs(), nil)
+	}
+	b.ReportMetric(float64(atPrompt.Nanoseconds())/float64(b.N), "ns/op")
+	b.ReportMetric(float64(atPrompt)/float64(process), "x-credential-process")
+	b.ReportMetric(float64(atPrompt)/float64(add), "x-ssh-add")
+	b.ReportMetric(float64(inShell)/float64(add), "outside-x-ssh-add")
 }
 
 // sshAdd starts an agent that holds one key, and returns what lists it.

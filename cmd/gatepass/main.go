@@ -57,6 +57,9 @@ func (c *client) run(ctx context.Context, args []string) error {
 		}
 		return c.credentialProcess(ctx, req)
 	}
+	if plainStatusPrompt(args) {
+		return c.statusPrompt(ctx)
+	}
 	commands := c.commands()
 	r, err := arrange(commands, args)
 	switch {

@@ -306,7 +306,7 @@ func TestUsageErrors(t *testing.T) {
 		"keys list extra", "keys remove", "keys remove a b", "keys rotate", "keys rotate a b", "credential-process", "credential-process a b",
 		"credential-process --nonsense a", "credential-process a --region", "export", "export a b",
 		"export a --format nonsense", "export a --duration soon", "export a --min-left -5", "export --unset a",
-		"export --unset --format ini", "whoami a b", "whoami --nonsense", "status extra", "status --json=maybe",
+		"export --unset --format ini", "whoami a b", "whoami --nonsense", "status extra", "status --json=maybe", "status --json --watch", "status --watch --prompt", "status --watch",
 		"exec", "exec a b", "exec a --", "exec a b -- c", "exec --env --imds a -- b", "exec a --nonsense -- b",
 		"renew", "renew a b", "renew a --prompt shout", "end", "end a --all", "end --release",
 		"profiles", "profiles nonsense", "profiles list extra", "profiles list --nonsense", "profiles show", "profiles show a b",

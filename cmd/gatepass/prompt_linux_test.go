@@ -34,6 +34,13 @@ func onTerminal(t *testing.T, h *home, args ...string) *pty {
 // startOnTerminal starts cmd so, with env added to its environment.
 func startOnTerminal(t *testing.T, cmd *exec.Cmd, env ...string) *pty {
 	t.Helper()
+	return startPTY(t, cmd, false, env...)
+}
+
+// startPTY starts cmd with a terminal of its own, which is also its standard
+// streams if streams says so.
+func startPTY(t *testing.T, cmd *exec.Cmd, streams bool, env ...string) *pty {
+	t.Helper()
 	// What nohup or a shell's & makes us ignore, cmd would inherit; what is
 	// caught here has its default there.
 	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT} {
@@ -67,6 +74,9 @@ func startOnTerminal(t *testing.T, cmd *exec.Cmd, env ...string) *pty {
 	p := &pty{t: t, master: master, slave: slave, cmd: cmd}
 	p.cmd.Env = append(p.cmd.Env, env...)
 	p.cmd.ExtraFiles = []*os.File{slave}
+	if streams {
+		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = slave, slave, slave
+	}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 3}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

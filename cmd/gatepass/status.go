@@ -16,22 +16,27 @@ import (
 	"gatepass/broker/wire"
 )
 
-const statusHelp = `gatepass status shows the daemon, the keychain, the audit log, the sessions with
-the time they have left, and the last request that was refused: some SDKs hide
-what a credential_process says. It never starts a daemon; where none runs it
-says so and exits with 69.
+const statusHelp = `gatepass status shows the daemon, the keychain, the audit log, the leases, the
+sessions with the time they have left, and the last request that was refused:
+some SDKs hide what a credential_process says. It never starts a daemon; where
+none runs it says so and exits with 69.
 
-usage: gatepass status [--json]
+usage: gatepass status [--json | --watch | --prompt]
 
-example:
+  --watch         draw it again and again, until q
+  --prompt        print the lease that the caller is in, as "ops 42m", or
+                  nothing; for a shell's prompt
+
+examples:
   gatepass status
+  PS1='$(gatepass status --prompt) \$ '
 `
 
 func statusCommand(c *client) *cli.Command {
 	return &cli.Command{
 		Name:      "status",
 		UsageText: statusHelp,
-		Flags:     []cli.Flag{&cli.BoolFlag{Name: "json"}},
+		Flags:     []cli.Flag{&cli.BoolFlag{Name: "json"}, &cli.BoolFlag{Name: "watch"}, &cli.BoolFlag{Name: "prompt"}},
 		Action:    c.status,
 	}
 }
@@ -40,6 +45,14 @@ func (c *client) status(ctx *cli.Context) error {
 	if err := noArguments(ctx); err != nil {
 		return err
 	}
+	switch asJSON, watch, prompt := ctx.Bool("json"), ctx.Bool("watch"), ctx.Bool("prompt"); {
+	case asJSON && (watch || prompt) || watch && prompt:
+		return usageOf(ctx, "--json, --watch and --prompt exclude one another")
+	case prompt:
+		return c.statusPrompt(ctx.Context)
+	case watch:
+		return c.watch(ctx.Context)
+	}
 	st, err := c.daemonStatus(ctx)
 	if err != nil {
 		return err
@@ -47,7 +60,8 @@ func (c *client) status(ctx *cli.Context) error {
 	if ctx.Bool("json") {
 		return c.writeJSON(st)
 	}
-	return c.write(statusPage(st, time.Now(), c.palette()))
+	width, _ := columns(c.stdout)
+	return c.write(statusPage(st, time.Now(), c.palette(), width))
 }
 
 // daemonStatus asks the daemon that runs, and notes one of another version.
@@ -71,8 +85,9 @@ func errNotRunning() error {
 		WithHint("it starts with the first request, or by: gatepass daemon start")
 }
 
-// statusPage is st for a person at a terminal of 80 columns.
-func statusPage(st broker.Status, now time.Time, p palette) []byte {
+// statusPage is st for a person at a terminal of 80 columns or, if it is
+// wider, of width.
+func statusPage(st broker.Status, now time.Time, p palette, width int) []byte {
 	var b bytes.Buffer
 	d := st.Daemon
 	fmt.Fprintf(&b, "daemon    %s, pid %d, version %s\n", p.green("running for "+span(now.Sub(d.Started))), d.PID, printable(d.Version))
@@ -104,7 +119,12 @@ func statusPage(st broker.Status, now time.Time, p palette) []byte {
 		fmt.Fprintf(&b, "mfa       key %s for another %s, by %s\n", clip(printable(m.Key), 11), span(m.Expires.Sub(now)), clip(printable(m.Serial), 42))
 	}
 
-	if len(st.Sessions) == 0 {
+	if len(st.Leases) > 0 {
+		b.WriteString("\n" + leasesText(st.Leases, now, p, max(width, 80)))
+	}
+	if len(st.Sessions) == 0 && len(st.Leases) > 0 {
+		b.WriteString("\nsessions  none\n")
+	} else if len(st.Sessions) == 0 {
 		b.WriteString("sessions  none\n")
 	} else {
 		sessions := slices.SortedFunc(slices.Values(st.Sessions), func(x, y broker.SessionStatus) int {

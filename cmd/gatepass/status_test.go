@@ -46,7 +46,7 @@ last refusal, 5m ago to aws for nope: not_found
   profile "nope" is not in ~/.aws/config
   did you mean "node"?
 `
-	if got := string(statusPage(exampleStatus(), at, false)); got != want {
+	if got := string(statusPage(exampleStatus(), at, false, 0)); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	bad := broker.Status{
@@ -64,7 +64,7 @@ log       1 entry
           nothing is handed out: no space left on device\x1b[2J
 sessions  none
 `
-	if got := string(statusPage(bad, at, false)); got != want {
+	if got := string(statusPage(bad, at, false, 0)); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
@@ -77,7 +77,7 @@ func TestStatusPageFits80Columns(t *testing.T) {
 		st.Sessions[i].Account = "999988887777"
 		st.Sessions[i].Served = 123456
 	}
-	for line := range strings.Lines(string(statusPage(st, at, false))) {
+	for line := range strings.Lines(string(statusPage(st, at, false, 0))) {
 		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
 			t.Errorf("%d columns: %s", n, line)
 		}
