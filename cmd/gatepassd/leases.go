@@ -44,8 +44,7 @@ type rooms struct{ dir string }
 // Open writes the sealed config, from the files as they are now, and an empty
 // credentials file.
 func (r rooms) Open(l *broker.Lease, program string) (dir string, err error) {
-	files := l.Files
-	config, err := profiles.Seal(files, l.Profiles, program)
+	config, err := profiles.Seal(l.Files, profiles.Sealing{Lease: l.ID, Admitted: l.Profiles, Program: program, Endpoint: l.Serve != "env"})
 	if err != nil {
 		return "", broker.ProfileError(err)
 	}
