@@ -32,6 +32,10 @@ type Sealing struct {
 // profiles ask gatepass for their sessions, and so do all others of the user,
 // which have nothing beside that but their region: asking is how they come
 // to be refused with a reason.
+// The AWS CLI and the SDKs for Python and Go then stop and show it. Others,
+// that for JavaScript among them, go on to the endpoint when a
+// credential_process fails, and have the first profile's session: nothing that
+// a file could say keeps them from it.
 //
 // A key is copied because it is on a list of those that are known to be
 // neutral. The other way round, a list of those that must stay outside,
