@@ -62,6 +62,21 @@ func TestDocument(t *testing.T) {
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
+	for name, doc := range map[string][]byte{"container": c.ContainerDocument(), "instance": c.InstanceDocument(expires.Add(-time.Hour))} {
+		clear(got)
+		if err := json.Unmarshal(doc, &got); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]any{
+			"AccessKeyId": "ASIAEXAMPLE", "SecretAccessKey": `a"b\c/+`, "Token": "tok\n", "Expiration": "2026-11-03T10:00:00Z", "AccountId": "111122223333",
+		}
+		if name == "instance" {
+			want["Code"], want["Type"], want["LastUpdated"] = "Success", "AWS-HMAC", "2026-11-03T09:00:00Z"
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("%s: got %v, want %v", name, got, want)
+		}
+	}
 	bare := string(broker.Credentials{AccessKeyID: "A", SecretAccessKey: broker.NewSecret("s")}.Document())
 	if bare != `{"Version":1,"AccessKeyId":"A","SecretAccessKey":"s"}`+"\n" {
 		t.Errorf("bare document: %s", bare)
