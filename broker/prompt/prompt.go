@@ -26,6 +26,8 @@ import (
 type Config struct {
 	// Env is where programs find their own: PATH, HOME and the like.
 	Env []string
+	// Desktop are the variables by which notifications find the desktop.
+	Desktop []string
 	// Look finds a program by name; nil is [exec.LookPath].
 	Look func(name string) (string, error)
 }

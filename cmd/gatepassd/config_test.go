@@ -120,6 +120,12 @@ command = "name"
 [mfa]
 keep = "90m"
 prompt = "pinentry"
+[leases]
+serve = "imds"
+session = "shared"
+renew = "ask"
+at_expiry = "end"
+grace = "5s"
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -131,8 +137,9 @@ prompt = "pinentry"
 			EndpointURL: "http://127.0.0.1:4566", EndpointURLSTS: "https://sts.example.com",
 			CABundle: "/etc/ca.pem", Proxy: "http://proxy:3128", NoProxy: "example.com,10.0.0.0/8",
 		},
-		Audit: auditConfig{Command: "name"},
-		MFA:   mfaConfig{Keep: "90m", Prompt: "pinentry", keep: 90 * time.Minute},
+		Audit:  auditConfig{Command: "name"},
+		MFA:    mfaConfig{Keep: "90m", Prompt: "pinentry", keep: 90 * time.Minute},
+		Leases: leasesConfig{Serve: "imds", Session: "shared", Renew: "ask", AtExpiry: "end", Grace: "5s", grace: 5 * time.Second},
 	}
 	cfg.refuse = nil
 	if fmt.Sprint(cfg) != fmt.Sprint(want) {

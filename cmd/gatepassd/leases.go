@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"gatepass/broker"
+	"gatepass/broker/endpoint"
 	"gatepass/broker/wire"
 	"gatepass/profiles"
 )
@@ -85,4 +86,14 @@ func (r rooms) Close(dir string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// endpoints serve leases at their own ports.
+type endpoints struct{ *endpoint.Server }
+
+func (e endpoints) Open(l *broker.Lease) (port int, err error) {
+	return e.Server.Open(endpoint.Endpoint{
+		Lease: l.ID, Kind: l.Serve, Port: l.Port, TokenFile: filepath.Join(l.Room, wire.RoomToken), Root: l.Root,
+		Role: l.Profiles[0], Region: l.Region,
+	})
 }

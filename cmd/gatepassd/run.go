@@ -15,8 +15,10 @@ import (
 
 	"gatepass/broker"
 	"gatepass/broker/audit"
+	"gatepass/broker/endpoint"
 	"gatepass/broker/keystore"
 	"gatepass/broker/prompt"
+	"gatepass/broker/scope"
 	"gatepass/broker/sts"
 	"gatepass/broker/wire"
 	"gatepass/broker/wire/door"
@@ -81,13 +83,36 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 		err = errors.Join(err, book.Close(closing))
 	}()
 
-	gate := broker.New(broker.Config{
-		Keys: keys, STS: aws, IAM: aws, AWSVault: keys, Notes: notebook{paths.KeyNotes}, Log: book, Profiles: profiles.NewReader(), Clock: newClock(), Logger: log,
+	trees, err := scope.New(scope.Config{RuntimeDir: os.Getenv("XDG_RUNTIME_DIR"), BusAddress: os.Getenv("DBUS_SESSION_BUS_ADDRESS")})
+	if err != nil {
+		return err
+	}
+	defer trees.Close()
+	// The gate, the door and the endpoints know one another.
+	var gate *broker.Broker
+	var server *door.Server
+	clock := newClock()
+	sdks := endpoint.New(endpoint.Config{
+		Credentials: func(ctx context.Context, lease string, caller broker.Caller) (broker.Grant, error) {
+			return gate.LeaseCredentials(ctx, lease, caller)
+		},
+		Describe: func(pid int) (broker.Caller, error) { return server.Describe(pid) },
+		Clock:    clock, Logger: log,
+	})
+	prompter := prompt.New(prompt.Config{Env: prompt.Env(os.Environ()), Desktop: prompt.Desktop(os.Environ())})
+	gate = broker.New(broker.Config{
+		Keys: keys, STS: aws, IAM: aws, AWSVault: keys, Notes: notebook{paths.KeyNotes}, Log: book, Profiles: profiles.NewReader(), Clock: clock, Logger: log,
 		Files:   profiles.Files{Config: filepath.Join(home, ".aws", "config"), Credentials: filepath.Join(home, ".aws", "credentials")},
 		Trusted: cfg.TrustedConfigs,
 		MFA: broker.MFA{
 			Keep: cfg.MFA.keep, Prompt: cfg.MFA.Prompt, Vault: keys,
-			Prompter: prompt.New(prompt.Config{Env: prompt.Env(os.Environ())}),
+			Prompter: prompter,
+		},
+		Leases: &broker.Leases{
+			Processes: trees, Rooms: rooms{filepath.Join(filepath.Dir(socket), "leases")}, Endpoints: endpoints{sdks},
+			Book: leaseBook{paths.Leases}, Notifier: prompter,
+			Session: cfg.Leases.Session, Serve: cfg.Leases.Serve, Renew: cfg.Leases.Renew,
+			AtExpiry: cfg.Leases.AtExpiry, Grace: cfg.Leases.grace,
 		},
 		Daemon: broker.DaemonStatus{
 			UID: os.Getuid(), PID: os.Getpid(), Version: broker.Version(), Started: time.Now(), Socket: socket,
@@ -98,11 +123,29 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 			return err
 		}
 	}
+	asked := make(chan string, 1)
+	server = door.New(door.Config{
+		Broker: gate, Logger: log,
+		Stop: func(c broker.Caller) {
+			select {
+			case asked <- fmt.Sprintf("stopped by process %d (%s)", c.PID, c.Program):
+			default: // it is stopping already
+			}
+		},
+	})
 	if err := gate.Start(ctx); err != nil {
 		listener.Close()
 		return err
 	}
-	return serve(ctx, gate, listener, socket, log, started)
+	return serve(ctx, service{gate, server, sdks, asked}, listener, socket, log, started)
+}
+
+// A service is what answers.
+type service struct {
+	gate  *broker.Broker
+	door  *door.Server
+	sdks  *endpoint.Server
+	asked <-chan string // why a client wants it to end
 }
 
 // check returns why a daemon could not work with the configuration as it is
@@ -157,17 +200,7 @@ func newSTS(cfg config, log *slog.Logger) (*sts.Client, error) {
 
 // serve answers until a signal, a request to stop, or the loss of the socket,
 // then lets what is under way end.
-func serve(ctx context.Context, gate *broker.Broker, listener net.Listener, socket string, log *slog.Logger, started func()) error {
-	asked := make(chan string, 1)
-	server := door.New(door.Config{
-		Broker: gate, Logger: log,
-		Stop: func(c broker.Caller) {
-			select {
-			case asked <- fmt.Sprintf("stopped by process %d (%s)", c.PID, c.Program):
-			default: // it is stopping already
-			}
-		},
-	})
+func serve(ctx context.Context, s service, listener net.Listener, socket string, log *slog.Logger, started func()) error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
@@ -175,16 +208,16 @@ func serve(ctx context.Context, gate *broker.Broker, listener net.Listener, sock
 	defer stopWatching()
 	vanished := door.Vanished(watch, listener)
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	go func() { served <- s.door.Serve(listener) }()
 	started()
 	log.Info("serving", "socket", socket, "version", broker.Version())
 
 	var reason string
 	var failed error
 	select {
-	case reason = <-asked:
-	case s := <-signals:
-		reason = s.String()
+	case reason = <-s.asked:
+	case sig := <-signals:
+		reason = sig.String()
 	case <-vanished:
 		reason = "the socket vanished"
 	case <-ctx.Done():
@@ -196,6 +229,6 @@ func serve(ctx context.Context, gate *broker.Broker, listener net.Listener, sock
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
 	stopWatching()
-	gate.EndQuestions()
-	return errors.Join(failed, server.Shutdown(drain), gate.Close(drain, reason))
+	s.gate.EndQuestions()
+	return errors.Join(failed, s.door.Shutdown(drain), s.sdks.Shutdown(drain), s.gate.Close(drain, reason))
 }

@@ -139,6 +139,18 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
+// Describe tells who a process of our own user is, as if it had connected.
+func (s *Server) Describe(pid int) (broker.Caller, error) {
+	p, err := s.processes.named(pid)
+	if err != nil {
+		return broker.Caller{}, gone(pid)
+	}
+	defer p.close()
+	c, err := p.caller()
+	c.User = s.user
+	return c, err
+}
+
 // routes are the paths that are answered, by method. A request's target must
 // be one of them to the byte: no query, no escapes, no dots, no host.
 var routes = map[string]map[string]func(*Server, *request) (any, error){

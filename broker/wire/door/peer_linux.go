@@ -359,6 +359,16 @@ func (ps *processes) peer(c net.Conn) (*peer, error) {
 	return p, nil
 }
 
+// named returns the process that has the number pid, one of our own user's, as
+// if it had connected.
+func (ps *processes) named(pid int) (*peer, error) {
+	self, _, err := ps.openProcess(pid, -1)
+	if err != nil {
+		return nil, err
+	}
+	return &peer{ps: ps, uid: os.Geteuid(), pid: pid, pidfd: -1, self: self}, nil
+}
+
 func (p *peer) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -54,6 +54,16 @@ func (*processes) peer(c net.Conn) (*peer, error) {
 	return &peer{pid: pid, handle: handle}, nil
 }
 
+// named returns the process that has the number pid, one of our own user's, as
+// if it had connected.
+func (*processes) named(pid int) (*peer, error) {
+	handle, err := windows.OpenProcess(windows.PROCESS_QUERY_LIMITED_INFORMATION|windows.SYNCHRONIZE, false, uint32(pid))
+	if err != nil {
+		return nil, fmt.Errorf("open process %d: %w", pid, err)
+	}
+	return &peer{pid: uint32(pid), handle: handle}, nil
+}
+
 func (p *peer) close() { windows.CloseHandle(p.handle) }
 
 // caller describes the peer, and fails with [broker.CodeDenied] when it has

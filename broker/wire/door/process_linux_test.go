@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -321,6 +323,24 @@ func TestCallerExec(t *testing.T) {
 	after := a.mustCaller(t)
 	if after.PID != before.PID || after.ID != before.ID || after.Command != "/another/name" || after.Cwd != dir || !after.Resolved {
 		t.Errorf("%+v\nbecame %+v", before, after)
+	}
+}
+
+// A process is described by its number as it is when it connects.
+func TestDescribe(t *testing.T) {
+	socket, accept := listen(t, newProcesses())
+	start(t, helper(t, "dial", socket))
+	a := accept()
+	want := a.mustCaller(t)
+	s := New(Config{Logger: slog.New(slog.DiscardHandler)})
+	defer s.processes.close()
+	want.User = s.user
+	got, err := s.Describe(want.PID)
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v\ngot  %+v\nwant %+v", err, got, want)
+	}
+	if _, err := s.Describe(1 << 30); broker.CodeOf(err) != broker.CodeDenied {
+		t.Errorf("of nobody: %v", err)
 	}
 }
 
