@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"gatepass/broker"
+	"gatepass/broker/wire"
 )
 
 func main() {
@@ -24,7 +25,7 @@ func main() {
 		stderr:     os.Stderr,
 		terminal:   askTerminal,
 		canAsk:     canAskTerminal,
-		leaseAbove: func() int { return leaseAbove(os.Getpid()) },
+		leaseAbove: func() int { return wire.LeaseAbove(os.Getpid()) },
 		self:       selfPaths,
 		patience:   10 * time.Second,
 	}

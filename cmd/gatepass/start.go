@@ -44,13 +44,7 @@ func (c *client) startDaemon(ctx context.Context, socket string) error {
 
 // refuseBelowLease keeps a daemon from starting inside a lease, where it
 // would be below its own wall and end with it.
-func (c *client) refuseBelowLease() error {
-	if pid := c.leaseAbove(); pid != 0 {
-		return broker.Errorf(broker.CodeDaemonUnreachable, "no daemon is started below a lease, and process %d holds one", pid).
-			WithHint("start it outside: gatepass daemon start")
-	}
-	return nil
-}
+func (c *client) refuseBelowLease() error { return wire.RefuseBelow(c.leaseAbove()) }
 
 // lockStart waits for its turn to start the daemon of socket, so that of a
 // thousand clients one starts it and the others find it.

@@ -66,7 +66,10 @@ func daemon(args []string) (status int) {
 	paceHeap()
 
 	ready := takeReadyPipe()
-	err := harden()
+	err := wire.RefuseBelow(wire.LeaseAbove(os.Getpid())) // while our own environment can be read
+	if err == nil {
+		err = harden()
+	}
 	switch {
 	case err != nil:
 	case checkOnly:

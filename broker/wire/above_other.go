@@ -1,12 +1,12 @@
 //go:build !linux
 
-package main
+package wire
 
 import "os"
 
-// leaseAbove looks at our own environment alone: other processes' initial
+// LeaseAbove looks at our own environment alone: other processes' initial
 // ones cannot be read here as Linux lets us.
-func leaseAbove(pid int) int {
+func LeaseAbove(pid int) int {
 	if os.Getenv("GATEPASS_LEASE") != "" {
 		return pid
 	}

@@ -1,4 +1,4 @@
-package main
+package wire
 
 import (
 	"fmt"
@@ -25,7 +25,7 @@ func TestLeaseAbove(t *testing.T) {
 	process(50, 50, "loop", "")
 	process(60, 61, "orphan", "")
 	for pid, want := range map[int]int{1: 0, 10: 10, 20: 10, 30: 10, 40: 0, 50: 0, 60: 0, 99: 0} {
-		if got := leaseAboveIn(proc, pid); got != want {
+		if got := aboveIn(proc, pid); got != want {
 			t.Errorf("above %d: %d, want %d", pid, got, want)
 		}
 	}

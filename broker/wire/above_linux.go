@@ -1,4 +1,4 @@
-package main
+package wire
 
 import (
 	"bytes"
@@ -7,15 +7,15 @@ import (
 	"strconv"
 )
 
-// leaseAbove returns the process at or above pid that holds a lease: one
+// LeaseAbove returns the process at or above pid that holds a lease: one
 // whose environment, as it was when its program started, has GATEPASS_LEASE.
 // It returns 0 when there is none. What the caller may not read belongs to
 // another user, and a lease's root is ours.
-func leaseAbove(pid int) int {
-	return leaseAboveIn("/proc", pid)
+func LeaseAbove(pid int) int {
+	return aboveIn("/proc", pid)
 }
 
-func leaseAboveIn(proc string, pid int) int {
+func aboveIn(proc string, pid int) int {
 	for range 1024 { // no tree is that deep; a loop would be a lie
 		if pid <= 0 {
 			break
