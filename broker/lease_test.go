@@ -598,6 +598,24 @@ func TestLeasesBelowLeases(t *testing.T) {
 			t.Error(err)
 		}
 		wantCode(t, w.as(t, deep, "ops"), broker.CodeDenied)
+		before := len(w.log.entries)
+		for pid, want := range map[int]string{50: "", 60: "", 100: outer.ID, 101: inner.ID, 102: inner.ID, 103: outer.ID} {
+			caller := process(pid, 50)
+			switch pid {
+			case 101, 103:
+				caller = process(pid, 100, 50)
+			case 102:
+				caller = deep
+			}
+			if l, ok := w.OwnLease(caller); l.ID != want || ok != (want != "") {
+				t.Errorf("process %d is inside %q, %v, want %q", pid, l.ID, ok, want)
+			}
+		}
+		unseen := process(70)
+		unseen.Resolved = false
+		if l, ok := w.OwnLease(unseen); ok || len(w.log.entries) != before {
+			t.Errorf("one that cannot be seen is inside %q, and the log has %d entries more", l.ID, len(w.log.entries)-before)
+		}
 		_, err := w.End(t.Context(), deep, broker.EndRequest{Leases: []string{outer.ID}})
 		wantCode(t, err, broker.CodeDenied)
 		if _, err := w.End(t.Context(), process(103, 100, 50), broker.EndRequest{Leases: []string{inner.ID}}); err != nil {

@@ -701,6 +701,17 @@ func (b *Broker) leaseStatus(l *lease) LeaseStatus {
 	return st
 }
 
+// OwnLease describes the lease that a caller is inside, and reports false for
+// one that is outside of all or cannot be seen. A shell asks it before each of
+// its prompts, so it asks nobody in turn and leaves no entry.
+func (b *Broker) OwnLease(caller Caller) (LeaseStatus, bool) {
+	l, err := b.within(caller)
+	if err != nil || l == nil {
+		return LeaseStatus{}, false
+	}
+	return b.leaseStatus(l), true
+}
+
 // leaseStatuses describes the leases that stand, the oldest first.
 func (b *Broker) leaseStatuses() []LeaseStatus {
 	b.mu.Lock()

@@ -56,6 +56,7 @@ type Broker interface {
 	Begin(context.Context, broker.Caller, broker.LeaseRequest) (broker.LeaseGrant, error)
 	Renew(ctx context.Context, caller broker.Caller, lease string, req broker.Request) (broker.LeaseStatus, error)
 	End(context.Context, broker.Caller, broker.EndRequest) ([]string, error)
+	OwnLease(broker.Caller) (broker.LeaseStatus, bool)
 	Outside(ctx context.Context, caller broker.Caller, what string) error
 	PromptBeat(ctx context.Context, caller broker.Caller, id string) error
 	PromptAnswer(ctx context.Context, caller broker.Caller, id string, code broker.Secret, why broker.Code) error
@@ -166,6 +167,7 @@ var routes = map[string]map[string]func(*Server, *request) (any, error){
 	wire.PathProfiles:       {"POST": (*Server).listProfiles},
 	wire.PathProfileShow:    {"POST": (*Server).showProfile},
 	wire.PathLeases:         {"POST": (*Server).beginLease},
+	wire.PathLeaseOwn:       {"GET": (*Server).ownLease},
 	wire.PathLeaseRenew:     {"POST": (*Server).renewLease},
 	wire.PathLeaseEnd:       {"POST": (*Server).endLeases},
 	wire.PathPromptBeat:     {"POST": (*Server).promptBeat},

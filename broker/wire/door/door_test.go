@@ -24,6 +24,7 @@ type fakeBroker struct {
 	credentials func(context.Context, broker.Caller, broker.Request) (broker.Grant, error)
 	status      func() (broker.Status, error)
 	wall        error // what Outside says
+	own         broker.LeaseStatus
 
 	mu      sync.Mutex
 	callers []broker.Caller
@@ -121,6 +122,11 @@ func (f *fakeBroker) Begin(_ context.Context, c broker.Caller, r broker.LeaseReq
 		g.Credentials, g.Renewable, g.Port = grant().Credentials, false, 0
 	}
 	return g, nil
+}
+
+func (f *fakeBroker) OwnLease(c broker.Caller) (broker.LeaseStatus, bool) {
+	f.note(c, "own")
+	return f.own, f.own.ID != ""
 }
 
 func (f *fakeBroker) Renew(_ context.Context, c broker.Caller, lease string, r broker.Request) (broker.LeaseStatus, error) {

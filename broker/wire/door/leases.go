@@ -44,6 +44,15 @@ func (s *Server) beginLease(r *request) (any, error) {
 	return out, nil
 }
 
+func (s *Server) ownLease(r *request) (any, error) {
+	l, ok := s.cfg.Broker.OwnLease(r.caller)
+	if !ok {
+		return document{}, nil
+	}
+	text, err := wire.OwnLease{Profile: l.Profiles[0], State: l.State, Expires: l.Expires}.AppendText(nil)
+	return document(text), err
+}
+
 func (s *Server) renewLease(r *request) (any, error) {
 	var in wire.RenewLeaseRequest
 	if err := decode(r.body, &in); err != nil {

@@ -1,6 +1,7 @@
 package door
 
 import (
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -69,6 +70,23 @@ func TestLeases(t *testing.T) {
 		if answer := h.raw(t, request); !strings.HasPrefix(answer, "HTTP/1.1 400 ") || h.broker.calls() != before {
 			t.Errorf("%s", answer)
 		}
+	}
+}
+
+// A shell's prompt hears of the lease around it, and nothing outside of one.
+func TestOwnLease(t *testing.T) {
+	h := serve(t, nil)
+	c := &wire.Client{Socket: h.socket}
+	if l, err := c.OwnLease(t.Context()); err != nil || l != (wire.OwnLease{}) {
+		t.Errorf("outside: %+v, %v", l, err)
+	}
+	h.broker.own = broker.LeaseStatus{ID: "l-1", Profiles: []string{"a b", "c"}, State: "needs-mfa", Expires: time.Unix(2e9, 5)}
+	want := wire.OwnLease{Profile: "a b", State: "needs-mfa", Expires: time.Unix(2e9, 0)}
+	if l, err := c.OwnLease(t.Context()); err != nil || l != want {
+		t.Errorf("got %+v, %v, want %+v", l, err, want)
+	}
+	if asked := h.broker.callers[1]; asked.PID != os.Getpid() {
+		t.Errorf("asked for %+v", asked)
 	}
 }
 
