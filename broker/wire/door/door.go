@@ -185,9 +185,6 @@ type request struct {
 
 func (s *Server) credentials(r *request) (any, error) {
 	req, via, err := credentialsRequest(r.body)
-	if err == nil && req.Profile == "" {
-		err = broker.Errorf(broker.CodeUsage, "no profile is named")
-	}
 	if err != nil {
 		return nil, err
 	}
