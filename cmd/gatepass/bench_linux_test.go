@@ -44,6 +44,42 @@ func BenchmarkCredentialProcess(b *testing.B) {
 	b.ReportMetric(float64(us)/float64(them), "x-ssh-add")
 }
 
+// A lease from its beginning to its end, whole processes with the real daemon,
+// beside ssh-agent's own way to run a command: with a session that is there,
+// and against a daemon that answers at once, which leaves the client.
+func BenchmarkExec(b *testing.B) {
+	if _, err := exec.LookPath("ssh-agent"); err != nil {
+		b.Skip("ssh-agent is not here to compare with")
+	}
+	r := newRealm(b)
+	r.write(b, ".config/gatepass/gatepass.toml", "keychain = \"file\"\n[aws]\nendpoint_url = \""+r.aws.URL+"\"\n[leases]\nsession = \"shared\"\n")
+	if out, err := r.command("gatepass", "daemon", "restart").CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	h := newHome(b)
+	h.env["PATH"] = os.Getenv("PATH")
+	h.serveLease(exampleLease())
+	timed := func(total *time.Duration, cmd *exec.Cmd) {
+		start := time.Now()
+		if err := cmd.Run(); err != nil {
+			b.Fatalf("%v: %v", cmd, err)
+		}
+		*total += time.Since(start)
+	}
+	var us, client, them time.Duration
+	timed(new(time.Duration), r.command("gatepass", "exec", "deploy", "--", "true"))
+	for b.Loop() {
+		timed(&us, r.command("gatepass", "exec", "deploy", "--", "true"))
+		alone := r.command("gatepass", "exec", "deploy", "--", "true")
+		alone.Env = h.environ()
+		timed(&client, alone)
+		timed(&them, exec.Command("ssh-agent", "true"))
+	}
+	b.ReportMetric(float64(us.Nanoseconds())/float64(b.N), "ns/op")
+	b.ReportMetric(float64(us)/float64(them), "x-ssh-agent")
+	b.ReportMetric(float64(client)/float64(them), "client-x-ssh-agent")
+}
+
 // What a shell runs before each prompt, inside a lease and outside, the whole
 // process, beside a warm credential-process and ssh-add -l. The daemon is one
 // that answers at once: what is measured is the client.
