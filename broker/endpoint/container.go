@@ -11,6 +11,10 @@ import (
 // https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
 func (l *lease) container(w http.ResponseWriter, r *http.Request, c *conn) {
 	sent := r.Header["Authorization"]
+	if len(sent) == 0 {
+		l.refuse(w, http.StatusUnauthorized, errNoHeader)
+		return
+	}
 	if len(sent) != 1 || subtle.ConstantTimeCompare([]byte(sent[0]), l.token) != 1 {
 		l.refuse(w, http.StatusUnauthorized, errToken)
 		return
@@ -19,12 +23,16 @@ func (l *lease) container(w http.ResponseWriter, r *http.Request, c *conn) {
 		l.refuse(w, http.StatusForbidden, err)
 		return
 	}
-	var a answer
+	var to route
 	if r.RequestURI == "/" {
-		a = answer{"GET", (*lease).containerCredentials}
+		to = route{"GET", (*lease).containerCredentials}
 	}
-	l.answer(w, r, c, a)
+	l.route(w, r, c, to)
 }
+
+// Version 2.9 of the AWS CLI and the SDKs for Go of the same age send nothing.
+var errNoHeader = broker.Errorf(broker.CodeDenied, "no Authorization header came: SDKs from before 2024 do not know AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE").
+	WithHint("update this one, or start the lease with gatepass exec --imds")
 
 var errToken = broker.Errorf(broker.CodeDenied, "the Authorization header is not the token in the file that AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE names")
 

@@ -12,8 +12,9 @@
 //	AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=ROOM/token
 //
 // The file, mode 0600, holds a token of 256 random bits without a newline.
-// SDKs read it for each request and send it as it is in Authorization. GET / is
-// all there is:
+// SDKs read it for each request and send it as it is in Authorization; those
+// from before 2024 do not know the variable, and are told so. GET / is all
+// there is:
 //
 //	{"AccessKeyId":…,"SecretAccessKey":…,"Token":…,"Expiration":…,"AccountId":…}
 //
@@ -48,8 +49,9 @@
 //     the container's token alone keeps other users out, and nothing keeps
 //     them off IMDS.
 //
-// Then each request. net/http has refused by then what is not HTTP/1, has two
-// Hosts, or a header of more than 16 KiB, and says nothing else about it.
+// Then each request, which must have come within 5 s. net/http has refused by
+// then what it cannot read, what has no Host or two, and headers of more than
+// 16 KiB.
 //
 //  3. Container: Authorization is there once and is the lease's token, compared
 //     in constant time: else 401. Whoever has no token learns nothing further.
@@ -83,10 +85,15 @@
 //
 // Every answer says Cache-Control: no-store; there are no redirects and no
 // CORS headers. Refusals and failures are JSON, {"Code":…,"Message":…} with
-// the codes of package broker, under 403 where asking again does not help and
-// 429, 500 or 503 where it may: the SDK for Go shows the message, botocore the
-// whole body, and the one for JavaScript keeps both in the error. What a client
-// sent is never repeated, for it may be a token. A refusal ends its connection.
+// the codes of package broker. Those of the gate come under 403 where asking
+// again does not help, and under 429, 500 or 503 where it may. The SDK for Go
+// shows the message of a container's endpoint, botocore the whole body, and the
+// one for JavaScript has both in its error; of IMDS all show the status at most.
+// What a client sent is never repeated, here or in the daemon's log, for it may
+// be a token. A refusal ends its connection.
+//
+// A lease has 128 connections at once, 4 of them other users', and all leases
+// together 1,024; further ones wait, and other users' are closed.
 //
 // # What this does not do
 //

@@ -70,9 +70,8 @@ type Endpoint struct {
 
 // A Server serves the endpoints of a daemon's leases.
 //
-// mu guards leases and closed, and is held for no more than to read or change
-// them. A lease that Open is about to serve is nil. places has one element for
-// each open connection.
+// mu guards leases, closed, and of each lease serving, and is held for no more
+// than to read or change them. places has one element for each open connection.
 type Server struct {
 	cfg      Config
 	kernel   *kernel
@@ -106,22 +105,13 @@ func (s *Server) Open(e Endpoint) (port int, err error) {
 	if err := check(e); err != nil {
 		return 0, err
 	}
-	if err := s.reserve(e.Lease); err != nil {
-		return 0, err
-	}
-	l, err := s.newLease(e)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, reserved := s.leases[e.Lease]; err == nil && !reserved {
-		err = broker.Errorf(broker.CodeDaemonUnreachable, "lease %s was closed before it was served", e.Lease)
-		l.listener.Close()
-	}
+	l, err := s.reserve(e)
 	if err != nil {
-		delete(s.leases, e.Lease)
 		return 0, err
 	}
-	s.leases[e.Lease] = l
-	go l.serve()
+	if err := s.install(l, l.open()); err != nil {
+		return 0, err
+	}
 	return l.Port, nil
 }
 
@@ -140,17 +130,37 @@ func check(e Endpoint) error {
 }
 
 // reserve makes sure that one Open at a time writes a lease's token.
-func (s *Server) reserve(lease string) error {
+func (s *Server) reserve(e Endpoint) (*lease, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return broker.Errorf(broker.CodeDaemonUnreachable, "lease %s cannot be served: gatepassd is ending", lease)
+		return nil, broker.Errorf(broker.CodeDaemonUnreachable, "lease %s cannot be served: gatepassd is ending", e.Lease)
 	}
-	if _, taken := s.leases[lease]; taken {
-		return broker.Errorf(broker.CodeUsage, "lease %s is served already", lease)
+	if s.leases[e.Lease] != nil {
+		return nil, broker.Errorf(broker.CodeUsage, "lease %s is served already", e.Lease)
 	}
-	s.leases[lease] = nil
-	return nil
+	l := newLease(s, e)
+	s.leases[e.Lease] = l
+	return l, nil
+}
+
+// install begins to serve a lease that was opened, or with err gives its
+// reservation up.
+func (s *Server) install(l *lease, err error) error {
+	s.mu.Lock()
+	reserved := s.leases[l.Lease] == l
+	if err == nil && reserved {
+		l.serving = true
+		go l.serve()
+	} else if reserved {
+		delete(s.leases, l.Lease)
+	}
+	s.mu.Unlock()
+	if err == nil && !reserved {
+		l.discard()
+		err = broker.Errorf(broker.CodeDaemonUnreachable, "lease %s was closed before it was served", l.Lease)
+	}
+	return err
 }
 
 // End refuses all that is asked of a lease from now on, with a sentence that
@@ -170,8 +180,9 @@ func (s *Server) Close(lease string) {
 	s.mu.Lock()
 	l := s.leases[lease]
 	delete(s.leases, lease)
+	serving := l != nil && l.serving
 	s.mu.Unlock()
-	if l != nil {
+	if serving {
 		l.close()
 	}
 }
@@ -183,16 +194,19 @@ func (s *Server) Close(lease string) {
 func (s *Server) Shutdown(ctx context.Context) (err error) {
 	s.mu.Lock()
 	s.closed = true
-	leases := s.leases
-	s.leases = make(map[string]*lease)
+	var leases []*lease
+	for _, l := range s.leases {
+		if l.serving {
+			leases = append(leases, l)
+		}
+	}
+	clear(s.leases)
 	s.mu.Unlock()
 
 	var all sync.WaitGroup
 	errs := make(chan error, len(leases))
 	for _, l := range leases {
-		if l != nil {
-			all.Go(func() { errs <- l.shutdown(ctx) })
-		}
+		all.Go(func() { errs <- l.shutdown(ctx) })
 	}
 	all.Wait()
 	s.kernel.close()

@@ -162,6 +162,42 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// A lease that is closed while it is being opened leaves nothing behind.
+func TestCloseDuringOpen(t *testing.T) {
+	h := newHarness(t)
+	e := Endpoint{Lease: "l-x", Kind: Container, TokenFile: filepath.Join(h.dir, "x")}
+	l, err := h.reserve(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.reserve(e); broker.CodeOf(err) != broker.CodeUsage {
+		t.Error(err)
+	}
+	h.Close(e.Lease)
+	next, err := h.reserve(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.install(l, l.open()); broker.CodeOf(err) != broker.CodeDaemonUnreachable {
+		t.Error(err)
+	}
+	if _, err := os.Stat(e.TokenFile); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the token's file: %v", err)
+	}
+	if _, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", l.Port)); err == nil {
+		t.Error("the port is open")
+	}
+	// One that ended meanwhile has ended.
+	h.End(e.Lease, "it is over")
+	if err := h.install(next, next.open()); err != nil {
+		t.Fatal(err)
+	}
+	s := &served{h: h, lease: e.Lease, port: next.Port, file: e.TokenFile}
+	if answer := s.raw(t, s.get(t)); !strings.HasPrefix(answer, "HTTP/1.1 403 ") || !strings.Contains(answer, "it is over") {
+		t.Error(answer)
+	}
+}
+
 // A lease gets back the port it had, or is told who has it.
 func TestPort(t *testing.T) {
 	h := newHarness(t)

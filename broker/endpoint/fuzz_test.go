@@ -3,6 +3,7 @@ package endpoint
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // Whatever is sent as a request's method and target, with the right token: the
@@ -10,6 +11,7 @@ import (
 // documentation to the byte, and for nothing else.
 func FuzzRequest(f *testing.F) {
 	h := newHarness(f)
+	h.patience = 100 * time.Millisecond // with half a request
 	container, imds := h.open(f, Container), h.open(f, IMDS)
 	authorization, token := container.token(f), imds.imdsToken(f)
 	for _, seed := range []string{

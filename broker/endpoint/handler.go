@@ -63,33 +63,33 @@ var (
 	errBody    = broker.Errorf(broker.CodeUsage, "a request here has no body")
 )
 
-// An answer is what is served at a path, for one method; the zero value means
+// A route is what is served at a path, for one method; the zero value means
 // that nothing is.
-type answer struct {
+type route struct {
 	method string
-	write  func(l *lease, w http.ResponseWriter, r *http.Request, c *conn)
+	answer func(l *lease, w http.ResponseWriter, r *http.Request, c *conn)
 }
 
-// answer gives a to a request that has the right token.
-func (l *lease) answer(w http.ResponseWriter, r *http.Request, c *conn, a answer) {
+// route answers a request that has the right token by a route of its path.
+func (l *lease) route(w http.ResponseWriter, r *http.Request, c *conn, to route) {
 	if why := l.ended.Load(); why != nil {
 		l.refuse(w, http.StatusForbidden, why)
 		return
 	}
-	if a.method == "" {
+	if to.method == "" {
 		l.refuse(w, http.StatusNotFound, errPath)
 		return
 	}
-	if r.Method != a.method {
-		w.Header().Set("Allow", a.method)
-		l.refuse(w, http.StatusMethodNotAllowed, broker.Errorf(broker.CodeUsage, "this path takes %s alone", a.method))
+	if r.Method != to.method {
+		w.Header().Set("Allow", to.method)
+		l.refuse(w, http.StatusMethodNotAllowed, broker.Errorf(broker.CodeUsage, "this path takes %s alone", to.method))
 		return
 	}
 	if r.ContentLength != 0 { // -1 for chunks
 		l.refuse(w, http.StatusBadRequest, errBody)
 		return
 	}
-	a.write(l, w, r, c)
+	to.answer(l, w, r, c)
 }
 
 // credentials asks the gate and answers with what it gives.

@@ -54,27 +54,27 @@ func (l *lease) imds(w http.ResponseWriter, r *http.Request, c *conn) {
 		l.refuse(w, http.StatusUnauthorized, errNoToken)
 		return
 	}
-	l.answer(w, r, c, l.imdsAnswer(r.RequestURI))
+	l.route(w, r, c, l.imdsRoute(r.RequestURI))
 }
 
-func (l *lease) imdsAnswer(path string) answer {
+func (l *lease) imdsRoute(path string) route {
 	switch path {
 	case pathToken:
-		return answer{method: "PUT"} // which imds has answered
+		return route{method: "PUT"} // which imds has answered
 	case pathRoles, strings.TrimSuffix(pathRoles, "/"):
-		return answer{"GET", (*lease).imdsRoles}
+		return route{"GET", (*lease).imdsRoles}
 	case pathRoles + l.role:
-		return answer{"GET", (*lease).imdsCredentials}
+		return route{"GET", (*lease).imdsCredentials}
 	case pathInfo:
-		return answer{"GET", (*lease).imdsInfo}
+		return route{"GET", (*lease).imdsInfo}
 	case pathIdentity:
-		return answer{"GET", (*lease).imdsIdentity}
+		return route{"GET", (*lease).imdsIdentity}
 	case pathRegion:
 		if l.Region != "" {
-			return answer{"GET", (*lease).imdsRegion}
+			return route{"GET", (*lease).imdsRegion}
 		}
 	}
-	return answer{}
+	return route{}
 }
 
 // imdsToken answers with a token. Every refusal is 400: after other statuses,

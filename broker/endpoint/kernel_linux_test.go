@@ -168,6 +168,35 @@ type elsewhere struct {
 
 func (f elsewhere) RemoteAddr() net.Addr { return f.remote }
 
+// Whose a connection is: once for each.
+func BenchmarkClient(b *testing.B) {
+	server, _ := pair(b, unix.AF_INET)
+	k := newKernel()
+	defer k.close()
+	for b.Loop() {
+		if _, refused := k.client(server); refused != nil {
+			b.Fatal(refused)
+		}
+	}
+}
+
+// Which process's it is, in a lease of one process: once for each connection,
+// and once a second.
+func BenchmarkSearch(b *testing.B) {
+	server, _ := pair(b, unix.AF_INET)
+	k := newKernel()
+	s, refused := k.client(server)
+	k.close()
+	if refused != nil {
+		b.Fatal(refused)
+	}
+	for b.Loop() {
+		if _, ok := k.search(s, os.Getpid(), nil, false); !ok {
+			b.Fatal("not found")
+		}
+	}
+}
+
 func TestRuns(t *testing.T) {
 	k := newKernel()
 	self := broker.ProcessID{PID: os.Getpid(), Start: startOf(t, os.Getpid())}

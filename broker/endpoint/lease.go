@@ -21,6 +21,7 @@ import (
 type lease struct {
 	Endpoint
 	server   *Server
+	serving  bool // serve runs; Server.mu guards it
 	listener net.Listener
 	http     *http.Server
 	done     chan struct{} // closed when serve has returned
@@ -38,37 +39,40 @@ type lease struct {
 	conns map[*conn]struct{}
 }
 
-// newLease listens for a lease and writes its token.
-func (s *Server) newLease(e Endpoint) (*lease, error) {
+func newLease(s *Server, e Endpoint) *lease {
 	l := &lease{
 		Endpoint: e, server: s, done: make(chan struct{}),
 		key: make([]byte, 32), role: roleName(e.Role),
 		conns: make(map[*conn]struct{}), clients: newClients(),
 	}
 	rand.Read(l.key)
-	var err error
-	if l.listener, err = listen(e.Port); errors.Is(err, ErrPortTaken) {
-		return nil, broker.Errorf(broker.CodeDaemonUnreachable, "lease %s: open its port %d: %w", e.Lease, e.Port, err)
+	return l
+}
+
+// open listens and writes the token.
+func (l *lease) open() (err error) {
+	if l.listener, err = listen(l.Port); errors.Is(err, ErrPortTaken) {
+		return broker.Errorf(broker.CodeDaemonUnreachable, "lease %s: open its port %d: %w", l.Lease, l.Port, err)
 	} else if err != nil {
-		return nil, broker.Errorf(broker.CodeInternal, "lease %s: open a port for its SDKs: %w", e.Lease, err)
+		return broker.Errorf(broker.CodeInternal, "lease %s: open a port for its SDKs: %w", l.Lease, err)
 	}
 	l.Port = l.listener.Addr().(*net.TCPAddr).Port
 	for i, name := range [...]string{"127.0.0.1", "localhost"} {
 		l.hosts[i] = net.JoinHostPort(name, strconv.Itoa(l.Port))
 	}
-	if e.Kind == Container {
-		if l.token, err = writeToken(e.TokenFile); err != nil {
+	if l.Kind == Container {
+		if l.token, err = writeToken(l.TokenFile); err != nil {
 			l.listener.Close()
-			return nil, broker.Errorf(broker.CodeInternal, "lease %s: write the token for its SDKs: %w", e.Lease, err)
+			return broker.Errorf(broker.CodeInternal, "lease %s: write the token for its SDKs: %w", l.Lease, err)
 		}
 	}
 	l.http = &http.Server{
 		Handler:        l,
-		ReadTimeout:    s.patience,
+		ReadTimeout:    l.server.patience,
 		IdleTimeout:    idleTimeout,
 		WriteTimeout:   writeTimeout,
 		MaxHeaderBytes: maxHeader,
-		ErrorLog:       s.errorLog,
+		ErrorLog:       l.server.errorLog,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, c)
 		},
@@ -89,7 +93,7 @@ func (s *Server) newLease(e Endpoint) (*lease, error) {
 			}
 		}
 	})
-	return l, nil
+	return nil
 }
 
 // portPatience is how long a port that is taken is tried again.
@@ -121,6 +125,16 @@ func (l *lease) serve() {
 func (l *lease) close() {
 	l.http.Close()
 	<-l.done
+	l.removeToken()
+}
+
+// discard is close for a lease that was never served.
+func (l *lease) discard() {
+	l.listener.Close()
+	l.removeToken()
+}
+
+func (l *lease) removeToken() {
 	if l.Kind != Container {
 		return
 	}
