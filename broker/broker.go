@@ -116,6 +116,7 @@ type query struct {
 
 	session string // id of the session that is being minted, once there is one
 	lease   string // id of the lease that it is for, "" for none
+	own     bool   // the session is that lease's alone
 }
 
 // Credentials is the gate: every surface ends here, in one order. It resolves
@@ -246,9 +247,10 @@ func (b *Broker) resolve(ctx context.Context, via string, req Request, q *query)
 	q.cacheKey = cacheKey(q)
 	if l := req.lease; l != nil {
 		q.lease = l.ID
-		if l.own(b.cfg.Leases.Session) {
+		if q.own = l.own(b.cfg.Leases.Session); q.own {
 			q.cacheKey = l.ID + " " + q.cacheKey
 		}
+		b.noteSession(l, q)
 	}
 	return nil
 }

@@ -583,6 +583,47 @@ func TestEnvLeases(t *testing.T) {
 	})
 }
 
+// Shared sessions are everybody's: they outlast the lease that was first.
+func TestLeasesThatShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		w.world.leases.Session = "shared"
+		w.world.start()
+		for pid := 100; pid < 103; pid++ {
+			w.begin(t, process(pid, 50), "ops")
+			st, err := w.Status(t.Context())
+			if err != nil || len(st.Leases) != 1 || st.Leases[0].Expires.IsZero() {
+				t.Errorf("%v: %+v", err, st.Leases)
+			}
+			w.end(id(pid), 0)
+		}
+		if err := w.as(t, process(60), "ops"); err != nil || w.sts.count() != 1 {
+			t.Errorf("%v, %d calls", err, w.sts.count())
+		}
+	})
+}
+
+// One process may be the root of a lease and of one below it.
+func TestLeasesOfOneRoot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		w.begin(t, process(100, 50), "ops", "short")
+		inner := w.begin(t, process(100, 50), "short")
+		wantCode(t, w.as(t, process(101, 100, 50), "ops"), broker.CodeDenied)
+		time.AfterFunc(time.Second, func() { w.end(id(100), 129) })
+		if _, err := w.End(t.Context(), process(60), broker.EndRequest{Leases: []string{inner.ID}}); err != nil {
+			t.Fatal(err)
+		}
+		st, _ := w.Status(t.Context())
+		if len(st.Leases) != 0 || len(w.saved) != 0 {
+			t.Errorf("left behind: %+v", st.Leases)
+		}
+		if err := w.as(t, process(101, 100, 50), "ops2"); err != nil {
+			t.Errorf("a wall is left: %v", err)
+		}
+	})
+}
+
 // From inside, a lease's own profiles make a lease below it, which ends with
 // its own process and holds no more.
 func TestLeasesBelowLeases(t *testing.T) {

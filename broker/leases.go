@@ -33,6 +33,7 @@ type Leases struct {
 type lease struct {
 	Lease
 	caller    Caller // who asked for it, and is its root; never changed
+	key       string // of the first profile's session in the cache, "" until it was asked for
 	begun     bool   // lease.started is recorded
 	needsMFA  bool   // its session could not be renewed ahead without a code
 	why       string // who is ending it, for lease.ended
@@ -42,6 +43,15 @@ type lease struct {
 
 	served     atomic.Int64
 	lastServed atomic.Int64 // Unix nanoseconds; 0 for never
+}
+
+// noteSession notes which session is the one of the lease's first profile.
+func (b *Broker) noteSession(l *lease, q *query) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if q.profile == l.Profiles[0] {
+		l.key = q.cacheKey
+	}
 }
 
 // own reports whether the lease's sessions are its own: a lease whose sessions
@@ -306,7 +316,13 @@ func (b *Broker) closeLease(ctx context.Context, l *lease, why string) {
 	known := b.leases[l.ID] == l
 	if known {
 		delete(b.leases, l.ID)
-		delete(b.roots, l.Root)
+		if b.roots[l.Root] == l {
+			delete(b.roots, l.Root)
+		}
+		// gatepass exec that becomes gatepass exec is the root of both.
+		if up := b.leases[l.Parent]; up != nil && up.Root == l.Root && b.roots[l.Root] == nil {
+			b.roots[l.Root] = up
+		}
 		if l.Scope != "" {
 			b.scoped--
 		}
@@ -681,10 +697,8 @@ func (b *Broker) leaseStatus(l *lease) LeaseStatus {
 	}
 	b.mu.Lock()
 	ended := !l.Ended.IsZero()
-	for _, s := range b.sessions {
-		if s.q.lease == l.ID && s.q.profile == l.Profiles[0] && s.left(b.cfg.Clock) > 0 {
-			st.Expires = s.creds.Expires
-		}
+	if s := b.sessions[l.key]; s != nil && s.left(b.cfg.Clock) > 0 {
+		st.Expires = s.creds.Expires
 	}
 	switch {
 	case ended:

@@ -195,6 +195,9 @@ func (b *Broker) mint(caller Caller, q query, reason string, kind EventKind) (_ 
 	}
 	got.Credentials.AccountID = account(&q)
 	s.q, s.creds, s.request = q, got.Credentials, got.RequestID
+	if !q.own {
+		s.q.lease = "" // it outlasts the lease that happened to ask first
+	}
 	s.issued = b.cfg.Clock.Now()
 	s.bootEnds = bootStart + q.duration
 	if start.proof != nil && len(q.chain.Hops) == 0 {
