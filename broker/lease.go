@@ -48,29 +48,40 @@ var ServeModes = []string{"container", "env", "imds"}
 // Processes watch over the process trees of leases.
 type Processes interface {
 	// Boot is an id of this boot of the machine: a [ProcessID] means nothing
-	// in another.
+	// in another. "" is an id that is not known.
 	Boot() string
 
 	// Watch calls ended once, from a goroutine of its own, when the process
-	// has ended; at once if it has already. stop prevents a call that has not
-	// begun. An error means that it cannot be watched.
+	// has ended, be it a zombie that nobody reaps; at once if it has already.
+	// stop prevents a call that has not begun. An error means that it cannot
+	// be watched.
 	Watch(id ProcessID, ended func(Exit)) (stop func(), err error)
 
 	// Enclose moves a process into a new scope (a control group of its own,
-	// made by the user's service manager) in which all that it starts stays.
-	// It returns "" where there is no such manager: then only ancestry tells.
+	// made by the user's service manager) in which all that it starts stays;
+	// what it has started before does not come along. It returns "" where
+	// there is no such manager: then only ancestry tells. With an error, of a
+	// manager that refused or did not answer within two seconds, there is no
+	// scope either.
 	Enclose(ctx context.Context, lease string, id ProcessID) (scope string, err error)
 
 	// ScopeOf returns which of the scopes made by Enclose the process is in,
-	// "" for none. The process may have ended: that is an error.
+	// "" for none. It may be that of a lease which nobody knows any more. The
+	// process may have ended: that is an error. No error is to be taken for "".
 	ScopeOf(id ProcessID) (scope string, err error)
 
 	// Inside lists the processes of a lease: those in its scope, or where that
 	// is "" those below root, root included. Nothing is left of an empty one.
+	// It lists at most 1,000, the oldest first. One in a PID namespace that
+	// cannot be seen has the PID 0.
+	//
+	// Without a scope, those that Signal has reached stay in the list until
+	// they have ended, though root has.
 	Inside(scope string, root ProcessID) ([]Process, error)
 
 	// Signal sends a signal of the operating system ("HUP", "TERM", "KILL") to
-	// all of them, as far as they are ours.
+	// all of them, as far as they are ours. It may take some seconds where
+	// there are many, and returns before they have ended.
 	Signal(scope string, root ProcessID, signal string) error
 
 	// Forget lets go of a scope that has become empty.
