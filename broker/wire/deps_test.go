@@ -16,6 +16,7 @@ func TestDeps(t *testing.T) {
 		"os/user":                          "with cgo, it makes the client a dynamic program",
 		"crypto/tls":                       "the socket needs none",
 		"github.com/godbus/dbus":           "the keychain is the daemon's",
+		"github.com/godbus/dbus/v5":        "the service manager is the daemon's to speak to",
 		"github.com/99designs/keyring":     "the keychain is the daemon's",
 		"github.com/aws/aws-sdk-go-v2/aws": "AWS is the daemon's",
 	}

@@ -20,6 +20,7 @@ func TestDependencies(t *testing.T) {
 		"github.com/godbus/dbus":       "its init dials the session bus",
 		"github.com/pelletier/go-toml": "the daemon alone reads gatepass.toml",
 		"gatepass/broker/keystore":     "the daemon alone reads the keychain",
+		"gatepass/broker/scope":        "the daemon watches over process trees",
 		"gatepass/broker/sts":          "the daemon alone calls AWS",
 		"gatepass/broker/wire/door":    "the daemon's end of the wire",
 		"gatepass/broker/policy":       "the daemon decides",

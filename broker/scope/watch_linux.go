@@ -1,0 +1,203 @@
+package scope
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gatepass/broker"
+)
+
+// A watcher waits for the end of processes: one goroutine for all, which
+// sleeps until the kernel wakes it.
+type watcher struct {
+	proc  proc
+	epoll int             // its descriptor, file's own
+	file  *os.File        // in the runtime's poller, so that no thread waits in epoll_wait
+	raw   syscall.RawConn // of file
+	done  chan struct{}   // closed when run has returned
+	calls sync.WaitGroup  // of what was given to Watch
+
+	mu      sync.Mutex // held to change what follows
+	closed  bool
+	last    uint64
+	watches map[uint64]*watch
+}
+
+// A watch is one process's, until its end or stop.
+type watch struct {
+	id      broker.ProcessID
+	fd      pidfd
+	ended   func(broker.Exit)
+	late    *time.Timer // set while the process is a zombie whose status nobody tells yet
+	stopped bool
+}
+
+func newWatcher(p proc) (*watcher, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err == nil {
+		err = unix.SetNonblock(fd, true) // has NewFile put it in the poller
+	}
+	if err != nil {
+		return nil, fmt.Errorf("watch processes: %w", err)
+	}
+	w := &watcher{proc: p, epoll: fd, file: os.NewFile(uintptr(fd), "epoll"), done: make(chan struct{}), watches: make(map[uint64]*watch)}
+	if w.raw, err = w.file.SyscallConn(); err != nil {
+		w.file.Close()
+		return nil, fmt.Errorf("watch processes: %w", err)
+	}
+	go w.run()
+	return w, nil
+}
+
+// close returns when no call is under way and none will begin.
+func (w *watcher) close() {
+	w.mu.Lock()
+	if w.closed {
+		w.mu.Unlock()
+		return
+	}
+	w.closed = true
+	for key := range w.watches {
+		w.removeLocked(key)
+	}
+	w.mu.Unlock()
+	w.file.Close()
+	<-w.done
+	w.calls.Wait()
+}
+
+// watch implements [broker.Processes].
+func (w *watcher) watch(id broker.ProcessID, then func(broker.Exit)) (stop func(), err error) {
+	fd, err := w.proc.openPidfd(id)
+	if err != nil && !errors.Is(err, errEnded) {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		if err == nil {
+			fd.close()
+		}
+		return nil, errors.New("watch a process: no more are watched")
+	}
+	w.last++
+	key, x := w.last, &watch{id: id, fd: fd, ended: then}
+	w.watches[key] = x
+	if err != nil {
+		w.finishLocked(key, broker.Exit{})
+	} else if err := unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, int(fd), event(key, unix.EPOLLIN)); err != nil {
+		w.removeLocked(key)
+		return nil, fmt.Errorf("watch process %d: %w", id.PID, err)
+	}
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		x.stopped = true
+		w.removeLocked(key)
+	}, nil
+}
+
+// event asks for events on behalf of the watch with key.
+func event(key uint64, events uint32) *unix.EpollEvent {
+	return &unix.EpollEvent{Events: events, Fd: int32(uint32(key)), Pad: int32(uint32(key >> 32))}
+}
+
+// run takes the kernel's events.
+func (w *watcher) run() {
+	defer close(w.done)
+	var events [64]unix.EpollEvent
+	for {
+		var n int
+		var waitErr error
+		err := w.raw.Read(func(fd uintptr) bool {
+			for {
+				if n, waitErr = unix.EpollWait(int(fd), events[:], 0); waitErr != unix.EINTR {
+					return n != 0
+				}
+			}
+		})
+		if err != nil || waitErr != nil {
+			return // closed
+		}
+		for _, e := range events[:n] {
+			w.look(uint64(uint32(e.Fd))|uint64(uint32(e.Pad))<<32, e.Events)
+		}
+	}
+}
+
+// look is called when a watched process has ended (EPOLLIN) or been reaped
+// (EPOLLHUP as well, from Linux 6.9). The watch may have been stopped since.
+func (w *watcher) look(key uint64, events uint32) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	x := w.watches[key]
+	if x == nil {
+		return
+	}
+	exit, asked := x.fd.exit()
+	if !exit.Known {
+		exit = w.proc.exitOfZombie(x.id)
+	}
+	if !exit.Known && asked {
+		exit, _ = x.fd.exit() // it was reaped between the two
+	}
+	if !exit.Known && asked && events&unix.EPOLLHUP == 0 {
+		// A zombie that is not for us to read. Its parent will reap it in a
+		// moment, most likely, and then the pidfd tells; EPOLLHUP, which need
+		// not be asked for, comes with that.
+		if x.late == nil && unix.EpollCtl(w.epoll, unix.EPOLL_CTL_MOD, int(x.fd), event(key, 0)) == nil {
+			x.late = time.AfterFunc(reapWait, func() { w.finish(key) })
+		}
+		if x.late != nil {
+			return
+		}
+	}
+	w.finishLocked(key, exit)
+}
+
+// finish ends the watch of a process whose status is not known.
+func (w *watcher) finish(key uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.finishLocked(key, broker.Exit{})
+}
+
+func (w *watcher) finishLocked(key uint64, exit broker.Exit) {
+	x := w.watches[key]
+	if x == nil {
+		return
+	}
+	w.removeLocked(key)
+	w.calls.Go(func() {
+		w.mu.Lock()
+		stopped := x.stopped
+		w.mu.Unlock()
+		if !stopped {
+			x.ended(exit)
+		}
+	})
+}
+
+// removeLocked forgets a watch.
+func (w *watcher) removeLocked(key uint64) {
+	x := w.watches[key]
+	if x == nil {
+		return
+	}
+	delete(w.watches, key)
+	if x.late != nil {
+		x.late.Stop()
+	}
+	if x.fd >= 0 {
+		// To close it is not enough while a child that is being started has a
+		// copy.
+		unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, int(x.fd), nil)
+		x.fd.close()
+	}
+}
