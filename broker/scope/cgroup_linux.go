@@ -110,22 +110,10 @@ func (h hierarchy) scopeDir(scope string) (string, error) {
 	return h.path(scope)
 }
 
-// populated reports whether a process is in a control group or in one below.
-func populated(dir string) (bool, error) {
-	var b [256]byte
-	events, err := readFile(dir+"/cgroup.events", b[:])
-	if removed(err) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	for line := range bytes.Lines(events) {
-		if value, ok := bytes.CutPrefix(line, []byte("populated ")); ok {
-			return string(bytes.TrimSpace(value)) != "0", nil
-		}
-	}
-	return false, fmt.Errorf("%s/cgroup.events does not say", dir)
+// isEmpty reports whether a cgroup.events says that no process is in its group,
+// or in one below.
+func isEmpty(events []byte) bool {
+	return bytes.Contains(append([]byte("\n"), events...), []byte("\npopulated 0\n"))
 }
 
 // removed reports whether err says that a control group is there no more.

@@ -176,6 +176,52 @@ func testScopes(t *testing.T, m *scopetest.Manager) {
 		}
 	})
 
+	t.Run("when it is empty", func(t *testing.T) {
+		f, scope := enclosed(t)
+		f.grow(t)
+		empty := make(chan bool, 3)
+		tell := func(scope string) (stop func()) {
+			stop, err := trees.WatchEmpty(scope, func() { empty <- true })
+			if err != nil {
+				t.Fatal(err)
+			}
+			return stop
+		}
+		tell(scope)
+		tell(scope)()
+		// As long as one is there, in a group below at that, it is not empty.
+		dir := trees.hierarchy.dir + scope + "/below"
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(dir+"/cgroup.procs", fmt.Append(nil, f.ids["orphan"].PID), 0); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"root", "child", "session", "deaf"} {
+			ended, _ := watchEnd(t, trees, f.ids[name])
+			syscall.Kill(f.ids[name].PID, syscall.SIGKILL)
+			receive(t, ended, name+"'s end")
+		}
+		if len(empty) > 0 {
+			t.Error("told that it is empty, and the orphan is there")
+		}
+		syscall.Kill(f.ids["orphan"].PID, syscall.SIGKILL)
+		receive(t, empty, "that it is empty")
+		tell(scope)
+		receive(t, empty, "that it has been empty")
+		if len(empty) > 0 {
+			t.Error("told more than once, or after stop")
+		}
+		if _, err := trees.WatchEmpty("/app.slice", func() {}); err == nil {
+			t.Error("what is no scope is watched")
+		}
+		until(t, "nothing is left of the watches", func() bool {
+			trees.watcher.mu.Lock()
+			defer trees.watcher.mu.Unlock()
+			return !slices.ContainsFunc(slices.Collect(maps.Values(trees.watcher.watches)), func(w *watch) bool { return w.scope })
+		})
+	})
+
 	t.Run("signals", func(t *testing.T) {
 		f, scope := enclosed(t)
 		testSignal(t, trees, scope, f, true)

@@ -60,6 +60,16 @@ func (t *Trees) Watch(id broker.ProcessID, ended func(broker.Exit)) (stop func()
 	return t.watcher.watch(id, ended)
 }
 
+// WatchEmpty calls empty once, from a goroutine of its own, when no process is
+// left in a scope; at once if none is. stop prevents a call that has not begun.
+func (t *Trees) WatchEmpty(scope string, empty func()) (stop func(), err error) {
+	dir, err := t.hierarchy.scopeDir(scope)
+	if err != nil {
+		return nil, err
+	}
+	return t.watcher.watchScope(dir, empty)
+}
+
 // list returns the processes of a lease that have not ended, children before
 // their parents where it knows; of a scope at most max.
 func (t *Trees) list(scope string, root broker.ProcessID, max int) ([]member, error) {

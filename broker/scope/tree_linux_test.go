@@ -639,11 +639,9 @@ func testHopper(t *testing.T, trees *Trees, prepare func(*exec.Cmd)) {
 	if err := trees.Signal(scope, root, "KILL"); err != nil {
 		t.Error(err)
 	}
-	until(t, "it is gone", func() bool {
-		there, err := populated(trees.hierarchy.dir + scope)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return !there
-	})
+	empty := make(chan bool, 1)
+	if _, err := trees.WatchEmpty(scope, func() { empty <- true }); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, empty, "the last one's end")
 }

@@ -164,6 +164,11 @@ func (*Trees) Enclose(context.Context, string, broker.ProcessID) (string, error)
 // ScopeOf implements [broker.Processes]: there are no scopes here.
 func (*Trees) ScopeOf(id broker.ProcessID) (string, error) { return "", alive(id) }
 
+// WatchEmpty fails: there are no scopes here.
+func (*Trees) WatchEmpty(scope string, _ func()) (stop func(), err error) {
+	return nil, fmt.Errorf("there is no scope %q here", scope)
+}
+
 // Forget implements [broker.Processes]: there are no scopes here.
 func (*Trees) Forget(string) {}
 

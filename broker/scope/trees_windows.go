@@ -150,6 +150,11 @@ func (*Trees) ScopeOf(id broker.ProcessID) (string, error) {
 	return "", err
 }
 
+// WatchEmpty fails: there are no scopes here.
+func (*Trees) WatchEmpty(scope string, _ func()) (stop func(), err error) {
+	return nil, fmt.Errorf("there is no scope %q here", scope)
+}
+
 // Forget implements [broker.Processes]: there are no scopes here.
 func (*Trees) Forget(string) {}
 

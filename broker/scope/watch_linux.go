@@ -13,8 +13,8 @@ import (
 	"gatepass/broker"
 )
 
-// A watcher waits for the end of processes: one goroutine for all, which
-// sleeps until the kernel wakes it.
+// A watcher waits for the end of processes, and for scopes to become empty: one
+// goroutine for all, which sleeps until the kernel wakes it.
 type watcher struct {
 	proc  proc
 	epoll int             // its descriptor, file's own
@@ -29,10 +29,11 @@ type watcher struct {
 	watches map[uint64]*watch
 }
 
-// A watch is one process's, until its end or stop.
+// A watch is one process's or one scope's, until its end or stop.
 type watch struct {
 	id      broker.ProcessID
-	fd      pidfd
+	fd      pidfd // or cgroup.events of a scope
+	scope   bool
 	ended   func(broker.Exit)
 	late    *time.Timer // set while the process is a zombie whose status nobody tells yet
 	stopped bool
@@ -78,22 +79,48 @@ func (w *watcher) watch(id broker.ProcessID, then func(broker.Exit)) (stop func(
 	if err != nil && !errors.Is(err, errEnded) {
 		return nil, err
 	}
+	if stop, err = w.add(&watch{id: id, fd: fd, ended: then}, unix.EPOLLIN); err != nil {
+		return nil, fmt.Errorf("watch process %d: %w", id.PID, err)
+	}
+	return stop, nil
+}
+
+// watchScope calls then when no process is in a scope, whose directory is dir.
+func (w *watcher) watchScope(dir string, then func()) (stop func(), err error) {
+	fd, err := open(dir + "/cgroup.events")
+	if err != nil && !removed(err) {
+		return nil, err
+	}
+	// The kernel reports the first change that nobody has read yet.
+	stop, err = w.add(&watch{fd: pidfd(fd), scope: true, ended: func(broker.Exit) { then() }}, unix.EPOLLPRI)
+	if err != nil {
+		return nil, fmt.Errorf("watch %s: %w", dir, err)
+	}
+	return stop, nil
+}
+
+// add takes over a descriptor, which is -1 when what is to be waited for has
+// come to pass.
+func (w *watcher) add(x *watch, events uint32) (stop func(), err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		if err == nil {
-			fd.close()
+		if x.fd >= 0 {
+			x.fd.close()
 		}
-		return nil, errors.New("watch a process: no more are watched")
+		return nil, errors.New("nothing is watched any more")
 	}
 	w.last++
-	key, x := w.last, &watch{id: id, fd: fd, ended: then}
+	key := w.last
 	w.watches[key] = x
-	if err != nil {
+	if x.fd < 0 {
 		w.finishLocked(key, broker.Exit{})
-	} else if err := unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, int(fd), event(key, unix.EPOLLIN)); err != nil {
+	} else if err := unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, int(x.fd), event(key, events)); err != nil {
 		w.removeLocked(key)
-		return nil, fmt.Errorf("watch process %d: %w", id.PID, err)
+		return nil, err
+	}
+	if x.scope {
+		w.lookLocked(key) // from here on, changes are reported
 	}
 	return func() {
 		w.mu.Lock()
@@ -132,12 +159,17 @@ func (w *watcher) run() {
 }
 
 // look is called when a watched process has ended (EPOLLIN) or been reaped
-// (EPOLLHUP as well, from Linux 6.9). The watch may have been stopped since.
+// (EPOLLHUP as well, from Linux 6.9), or in a watched scope something changed
+// (EPOLLPRI). The watch may have been stopped since.
 func (w *watcher) look(key uint64, events uint32) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	x := w.watches[key]
 	if x == nil {
+		return
+	}
+	if x.scope {
+		w.lookLocked(key)
 		return
 	}
 	exit, asked := x.fd.exit()
@@ -159,6 +191,20 @@ func (w *watcher) look(key uint64, events uint32) {
 		}
 	}
 	w.finishLocked(key, exit)
+}
+
+// lookLocked reads whether a scope is empty, and so has the kernel report the
+// next change.
+func (w *watcher) lookLocked(key uint64) {
+	x := w.watches[key]
+	if x == nil {
+		return
+	}
+	var b [256]byte
+	n, err := unix.Pread(int(x.fd), b[:], 0)
+	if err == nil && isEmpty(b[:n]) || removed(err) {
+		w.finishLocked(key, broker.Exit{})
+	}
 }
 
 // finish ends the watch of a process whose status is not known.
