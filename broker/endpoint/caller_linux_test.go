@@ -319,6 +319,8 @@ func TestCallerPassedOn(t *testing.T) {
 	look := func() broker.Caller {
 		if caller := l.caller(context.Background(), conn); fmt.Sprint(caller) != fmt.Sprint(conn.caller) {
 			t.Errorf("at once it is looked again: %+v", caller)
+		} else if caller.Ancestors[0].PID = 99; l.caller(context.Background(), conn).Ancestors[0].PID == 99 {
+			t.Error("what the gate does with a caller reaches the next request")
 		}
 		conn.looked = time.Now().Add(-callerAge - 1)
 		return l.caller(context.Background(), conn)
