@@ -12,7 +12,7 @@ type Caller struct {
 	Command string `json:"command,omitempty"` // its command line as it is; the log masks secrets
 	Cwd     string `json:"cwd,omitempty"`
 	TTY     string `json:"tty,omitempty"` // "/dev/pts/3"
-	Via     string `json:"via,omitempty"` // the surface: credential-process, export, whoami, keys, daemon
+	Via     string `json:"via,omitempty"` // the surface: credential-process, export, exec, renew, end, container, imds, whoami, keys, daemon
 
 	// Resolved says that Ancestors is complete: the walk reached the first
 	// process, and each parent was older than its child.

@@ -583,6 +583,34 @@ func TestEnvLeases(t *testing.T) {
 	})
 }
 
+// An IMDS endpoint asks for no token that outsiders do not get, so who is seen
+// there must be inside.
+func TestInstanceMetadataIsForTheInside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		g := w.begin(t, process(100, 50), "ops")
+		w.begin(t, process(102, 100, 50), "ops")
+		for caller, served := range map[*broker.Caller]bool{
+			new(process(101, 100, 50)):      true,
+			new(process(103, 102, 100, 50)): true,
+			new(process(60, 50)):            false,
+		} {
+			for _, via := range []string{"imds", "container"} {
+				caller.Via = via
+				_, err := w.LeaseCredentials(t.Context(), g.ID, *caller)
+				if (err == nil) != (served || via == "container") {
+					t.Errorf("process %d via %s: %v", caller.PID, via, err)
+				}
+			}
+		}
+		root := process(100, 50) // who was not found is taken for the root
+		root.Via, root.Resolved = "imds", false
+		if _, err := w.LeaseCredentials(t.Context(), g.ID, root); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Shared sessions are everybody's: they outlast the lease that was first.
 func TestLeasesThatShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

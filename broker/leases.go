@@ -401,15 +401,30 @@ func (b *Broker) lease(id string) *lease {
 	return b.leases[id]
 }
 
-// LeaseCredentials is the gate for those who show the token of a lease: it
-// serves the first profile's session. It never asks anybody.
+// LeaseCredentials is the gate for those who come to a lease's own endpoint: it
+// serves the first profile's session, and never asks anybody. Whoever shows the
+// container endpoint's token may be served; an IMDS endpoint gives its tokens
+// to all who ask, so that a caller who is seen there must be inside.
 func (b *Broker) LeaseCredentials(ctx context.Context, id string, caller Caller) (Grant, error) {
 	l := b.lease(id)
 	if l == nil {
 		return Grant{}, Errorf(CodeDenied, "the lease %s is not known", id)
 	}
 	req := Request{Region: l.Region, Reachable: Reachable{Known: true, Mode: "none"}}
+	if caller.Via == "imds" && caller.Resolved && !b.isWithin(caller, l) {
+		return Grant{}, b.refuse(ctx, caller, &query{profile: l.Profiles[0], lease: l.ID}, "",
+			Errorf(CodeDenied, "process %d (%s) is not inside lease %s, whose endpoint this is", caller.PID, caller.Program, l.ID))
+	}
 	return b.serve(ctx, caller, l, req)
+}
+
+// isWithin reports whether a caller is inside l, or inside a lease below it.
+func (b *Broker) isWithin(caller Caller, l *lease) bool {
+	in, err := b.within(caller)
+	for err == nil && in != nil && in != l {
+		in = b.lease(in.Parent)
+	}
+	return err == nil && in == l
 }
 
 // held returns the session that a lease still has where no other is to be had.
