@@ -378,7 +378,11 @@ func (f *fakeLog) Append(_ context.Context, e broker.Event, durable bool) error 
 	return nil
 }
 
-func (f *fakeLog) Status() broker.LogStatus { return broker.LogStatus{Entries: int64(len(f.entries))} }
+func (f *fakeLog) Status() broker.LogStatus {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return broker.LogStatus{Entries: int64(len(f.entries))}
+}
 
 // kinds returns what was recorded, "event" or "event:code" for failures.
 func (f *fakeLog) kinds() []string {

@@ -88,6 +88,8 @@ func (f *fakeTree) Enclose(_ context.Context, lease string, id broker.ProcessID)
 }
 
 func (f *fakeTree) ScopeOf(id broker.ProcessID) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if _, ok := f.gone[id]; ok {
 		return "", errors.New("it has ended")
 	}
@@ -128,8 +130,15 @@ func (f *fakeTree) Notify(_ context.Context, text, tty string) {
 	f.told = append(f.told, text+" on "+tty)
 }
 
-func (f *fakeTree) Leases() ([]broker.Lease, error) { return slices.Clone(f.saved), nil }
+func (f *fakeTree) Leases() ([]broker.Lease, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.saved), nil
+}
+
 func (f *fakeTree) SaveLeases(all []broker.Lease) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.saveErr == nil {
 		f.saved = all
 	}
@@ -139,10 +148,14 @@ func (f *fakeTree) SaveLeases(all []broker.Lease) error {
 type fakeRooms struct{ f *fakeTree }
 
 func (r fakeRooms) Open(l *broker.Lease, program string) (string, error) {
+	r.f.mu.Lock()
+	defer r.f.mu.Unlock()
 	r.f.rooms = append(r.f.rooms, l.ID)
 	return "/run/" + l.ID, nil
 }
 func (r fakeRooms) Close(dir string) error {
+	r.f.mu.Lock()
+	defer r.f.mu.Unlock()
 	r.f.rooms = slices.DeleteFunc(r.f.rooms, func(id string) bool { return dir == "/run/"+id })
 	return nil
 }
@@ -150,13 +163,23 @@ func (r fakeRooms) Close(dir string) error {
 type fakeEndpoints struct{ f *fakeTree }
 
 func (e fakeEndpoints) Open(l *broker.Lease) (int, error) {
+	e.f.mu.Lock()
+	defer e.f.mu.Unlock()
 	if e.f.portErr == nil {
 		e.f.open = append(e.f.open, l.ID)
 	}
 	return max(l.Port, 4711), e.f.portErr
 }
-func (e fakeEndpoints) End(lease, why string) { e.f.ended = append(e.f.ended, lease) }
+
+func (e fakeEndpoints) End(lease, why string) {
+	e.f.mu.Lock()
+	defer e.f.mu.Unlock()
+	e.f.ended = append(e.f.ended, lease)
+}
+
 func (e fakeEndpoints) Close(lease string) {
+	e.f.mu.Lock()
+	defer e.f.mu.Unlock()
 	e.f.open = slices.DeleteFunc(e.f.open, func(id string) bool { return id == lease })
 }
 
@@ -642,6 +665,8 @@ func TestLeasesOfOneRoot(t *testing.T) {
 		if _, err := w.End(t.Context(), process(60), broker.EndRequest{Leases: []string{inner.ID}}); err != nil {
 			t.Fatal(err)
 		}
+		time.Sleep(time.Second) // the outer one ends too
+		synctest.Wait()
 		st, _ := w.Status(t.Context())
 		if len(st.Leases) != 0 || len(w.saved) != 0 {
 			t.Errorf("left behind: %+v", st.Leases)
