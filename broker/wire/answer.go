@@ -103,7 +103,7 @@ func (a *answer) parseHead(head []byte) (length int, err error) {
 		var line string
 		line, lines, _ = strings.Cut(lines, "\r\n")
 		name, value, ok := strings.Cut(line, ":")
-		if !ok || !isToken(name) || strings.ContainsAny(value, "\r\n\x00") {
+		if !ok || !isToken(name) || strings.ContainsFunc(value, isControl) {
 			return 0, fmt.Errorf("a header is %q", line[:min(len(line), 80)])
 		}
 		value = strings.Trim(value, " \t")
@@ -130,6 +130,9 @@ func (a *answer) parseHead(head []byte) (length int, err error) {
 	}
 	return length, nil
 }
+
+// isControl reports whether r may not stand in a header's value (RFC 9110 §5.5).
+func isControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
 
 // set keeps a header that means something to us; none may come twice.
 func (a *answer) set(name, value string) error {

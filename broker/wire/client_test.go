@@ -431,7 +431,7 @@ func FuzzReadAnswer(f *testing.F) {
 	for _, seed := range []string{
 		ok + "Content-Length: 2\r\n\r\n{}", ok + "Content-Length: 3\r\nGatepass-Region: x\r\nGatepass-Session:\ty \r\n\r\n{}\n",
 		"HTTP/1.1 403 Forbidden\r\nGatepass-Protocol: 1\r\n\r\n{\"code\":\"denied\"}", "HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 500 \r\n:\r\n\r\n", "HTTP/1.1 204 No\r\n\r\nx",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.1 200 \r\nContent-Length:0\r\nX:\x7f\r\n\r\n",
 	} {
 		f.Add([]byte(seed))
 	}
