@@ -169,15 +169,15 @@ func members(top string, max int) (pids []int, err error) {
 	return pids[:min(len(pids), max)], nil
 }
 
-// asked remembers the processes that asked lately and the control groups that
-// they are in, where the kernel tells the number of a process's group
-// (PIDFD_GET_INFO, Linux 6.13): for the second question of a process and all
-// that follow, one system call tells its scope, another that it lives.
+// asked remembers the processes that asked lately, and the control groups that
+// they were in, where the kernel tells the number of a process's group
+// (PIDFD_GET_INFO, Linux 6.13). Of the next question of a process, one system
+// call tells its scope and another that it lives.
 type asked struct {
 	mu     sync.Mutex
-	kept   map[broker.ProcessID]pidfd // -1 after the first question
-	oldest []broker.ProcessID         // in kept
-	groups map[uint64]string          // a number, which no later group will have: the scope
+	kept   map[broker.ProcessID]pidfd
+	oldest []broker.ProcessID // in kept
+	groups map[uint64]string  // a number, which no later group will have: the scope
 }
 
 func newAsked() *asked {
@@ -189,53 +189,53 @@ func (a *asked) scope(id broker.ProcessID) (scope string, ok bool) {
 	a.mu.Lock() // also against the descriptor's closing
 	defer a.mu.Unlock()
 	fd, ok := a.kept[id]
-	if !ok || fd < 0 {
+	if !ok {
 		return "", false
 	}
-	group, ok := fd.group()
-	if ok && fd.running() {
-		scope, ok = a.groups[group]
-		return scope, ok
+	if scope, ok = a.scopeLocked(fd); !ok {
+		a.dropLocked(id)
 	}
-	a.dropLocked(id)
-	return "", false
+	return scope, ok
 }
 
-// again reports whether the process has asked before, and notes that it has.
-func (a *asked) again(id broker.ProcessID) bool {
+// scopeLocked answers for a process that lives and is in a group that is known.
+func (a *asked) scopeLocked(fd pidfd) (scope string, ok bool) {
+	number, ok := fd.group()
+	if ok {
+		scope, ok = a.groups[number]
+	}
+	return scope, ok && fd.running()
+}
+
+// keep takes over the pidfd of a process, and answers for it if it can.
+func (a *asked) keep(id broker.ProcessID, fd pidfd) (scope string, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, ok := a.kept[id]; ok {
-		return true
+	scope, ok = a.scopeLocked(fd)
+	if _, there := a.kept[id]; there || !ok {
+		fd.close()
+		return scope, ok
 	}
 	if len(a.oldest) == maxKept {
 		a.dropLocked(a.oldest[0])
 	}
-	a.kept[id] = -1
+	a.kept[id] = fd
 	a.oldest = append(a.oldest, id)
-	return false
+	return scope, true
 }
 
-// keep takes over the pidfd of a process that has asked, and what is known of
-// its group.
-func (a *asked) keep(id broker.ProcessID, fd pidfd, group uint64, scope string) {
+// learn notes which scope a group is, or is in.
+func (a *asked) learn(number uint64, scope string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.groups) == maxGroups {
 		clear(a.groups)
 	}
-	a.groups[group] = scope
-	if old, ok := a.kept[id]; ok && old < 0 {
-		a.kept[id] = fd
-	} else {
-		fd.close()
-	}
+	a.groups[number] = scope
 }
 
 func (a *asked) dropLocked(id broker.ProcessID) {
-	if fd, ok := a.kept[id]; ok && fd >= 0 {
-		fd.close()
-	}
+	a.kept[id].close()
 	delete(a.kept, id)
 	a.oldest = slices.DeleteFunc(a.oldest, func(other broker.ProcessID) bool { return other == id })
 }
@@ -264,27 +264,41 @@ func (t *Trees) ScopeOf(id broker.ProcessID) (string, error) {
 	return scope, nil
 }
 
-// scopeOf asks /proc. The group is the process's own if that has its number
-// afterwards, as it had from its start.
+// scopeOf asks the kernel about a process that nothing is kept of.
 func (t *Trees) scopeOf(id broker.ProcessID) (string, error) {
-	var fd pidfd = -1
-	if t.tellsGroup && t.asked.again(id) {
-		var err error
-		if fd, err = t.proc.openPidfd(id); err != nil {
-			return "", err
-		}
+	if !t.tellsGroup {
+		group, err := t.groupOf(id)
+		return scopeIn(group), err
 	}
+	fd, err := t.proc.openPidfd(id)
+	if err != nil {
+		return "", err
+	}
+	number, ok := fd.group()
+	if scope, ok := t.asked.keep(id, fd); ok {
+		return scope, nil
+	}
+	// The group is not known yet, or the process has ended.
+	group, err := t.groupOf(id)
+	if err != nil {
+		return "", err
+	}
+	scope := scopeIn(group)
+	if ok && t.hierarchy.has(group, number) {
+		t.asked.learn(number, scope)
+	}
+	return scope, nil
+}
+
+// groupOf reads a process's control group. It is its own if it has its number
+// afterwards, as it had from its start.
+func (t *Trees) groupOf(id broker.ProcessID) (string, error) {
 	group, err := t.proc.groupOf(id.PID)
 	if err == nil {
 		err = t.proc.alive(id)
 	}
-	scope := scopeIn(group)
-	if fd >= 0 {
-		if number, ok := fd.group(); err == nil && ok && t.hierarchy.has(group, number) {
-			t.asked.keep(id, fd, number, scope)
-		} else {
-			fd.close()
-		}
+	if err != nil {
+		return "", err
 	}
-	return scope, err
+	return group, nil
 }

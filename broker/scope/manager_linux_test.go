@@ -770,6 +770,7 @@ func BenchmarkScopeOf(b *testing.B) {
 	b.Run("first", func(b *testing.B) { ask(b, false) })
 	b.Run("older kernels", func(b *testing.B) {
 		trees.tellsGroup = false
+		trees.asked.close()
 		ask(b, true)
 	})
 }

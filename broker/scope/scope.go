@@ -128,7 +128,7 @@ const (
 	maxInside  = 1000                   // processes that Inside lists
 	maxArgs    = 8 << 10                // bytes that are read of a process's command line
 	signalMax  = 5 * time.Second        // for a signal to reach all
-	maxKept    = 64                     // processes whose control groups are looked up again without a walk
+	maxKept    = 64                     // processes that are held open for their next question
 	maxBelow   = 1000                   // control groups in a scope; more, and its processes are not listed
 	maxGroups  = 256                    // control groups that are known by number
 	reapWait   = 100 * time.Millisecond // for a status that the kernel tells only of a reaped process

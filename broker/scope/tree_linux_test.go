@@ -504,9 +504,8 @@ func helperForeign([]string) {
 // waits for what it started.
 const bomb = "while read -r _ <&3; do sh \"$0\" 3<&3 & done\n"
 
-// startBomb starts one, and returns when it has that many processes. feed
-// makes it go on: it returns when nobody is left to be fed, or after that
-// many more.
+// startBomb starts one. ignite gives it the lines for size processes, feed
+// those for more: it fails when nobody is left to read them.
 func startBomb(t testing.TB, prepare func(*exec.Cmd), size int) (root broker.ProcessID, ignite func(), feed func(int) error) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "bomb")
