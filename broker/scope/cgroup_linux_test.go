@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -254,6 +255,33 @@ func TestGroupNumbers(t *testing.T) {
 	if trees.hierarchy.has(group, number+1) || trees.hierarchy.has(filepath.Join(group, "none"), number) {
 		t.Error("another is taken for it")
 	}
+}
+
+// A scope that is empty when it is watched, and one that is there no more.
+func TestWatchEmpty(t *testing.T) {
+	trees := newTrees(t, Config{})
+	empty := make(chan bool, 1)
+	tell := func(scope string) {
+		t.Helper()
+		if _, err := trees.WatchEmpty(scope, func() { empty <- true }); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, empty, "that it is empty")
+	}
+	if trees.hierarchy.dir == "" {
+		t.Skip("no cgroup2 file system is mounted")
+	}
+	scope := strings.TrimSuffix(trees.hierarchy.root, "/") + "/gatepass-" + lease() + ".scope"
+	tell(scope)
+	dir, err := trees.hierarchy.scopeDir(scope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Skipf("no control group can be made here: %v", err)
+	}
+	t.Cleanup(func() { os.Remove(dir) })
+	tell(scope)
 }
 
 // From a cgroup namespace, what is outside cannot be told, and is not taken to

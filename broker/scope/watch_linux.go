@@ -91,7 +91,8 @@ func (w *watcher) watchScope(dir string, then func()) (stop func(), err error) {
 	if err != nil && !removed(err) {
 		return nil, err
 	}
-	// The kernel reports the first change that nobody has read yet.
+	// The kernel reports what has not been read from fd yet: the present state,
+	// then each change.
 	stop, err = w.add(&watch{fd: pidfd(fd), scope: true, ended: func(broker.Exit) { then() }}, unix.EPOLLPRI)
 	if err != nil {
 		return nil, fmt.Errorf("watch %s: %w", dir, err)
@@ -118,9 +119,6 @@ func (w *watcher) add(x *watch, events uint32) (stop func(), err error) {
 	} else if err := unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, int(x.fd), event(key, events)); err != nil {
 		w.removeLocked(key)
 		return nil, err
-	}
-	if x.scope {
-		w.lookLocked(key) // from here on, changes are reported
 	}
 	return func() {
 		w.mu.Lock()
@@ -169,7 +167,11 @@ func (w *watcher) look(key uint64, events uint32) {
 		return
 	}
 	if x.scope {
-		w.lookLocked(key)
+		var b [256]byte
+		n, err := unix.Pread(int(x.fd), b[:], 0) // and so the next change is reported
+		if err == nil && isEmpty(b[:n]) || removed(err) {
+			w.finishLocked(key, broker.Exit{})
+		}
 		return
 	}
 	exit, asked := x.fd.exit()
@@ -191,20 +193,6 @@ func (w *watcher) look(key uint64, events uint32) {
 		}
 	}
 	w.finishLocked(key, exit)
-}
-
-// lookLocked reads whether a scope is empty, and so has the kernel report the
-// next change.
-func (w *watcher) lookLocked(key uint64) {
-	x := w.watches[key]
-	if x == nil {
-		return
-	}
-	var b [256]byte
-	n, err := unix.Pread(int(x.fd), b[:], 0)
-	if err == nil && isEmpty(b[:n]) || removed(err) {
-		w.finishLocked(key, broker.Exit{})
-	}
 }
 
 // finish ends the watch of a process whose status is not known.
