@@ -337,6 +337,26 @@ func TestTheWallAndTheUnseen(t *testing.T) {
 	})
 }
 
+// What the daemon does by itself, as ending an old key that was kept, is done
+// outside of all leases.
+func TestTheDaemonIsOutside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		w.enclosed = true
+		w.begin(t, process(100, 50), "ops")
+		self := broker.Caller{PID: 42, Via: "daemon", Resolved: true}
+		w.gone[broker.ProcessID{}] = broker.Exit{}
+		if err := w.Outside(t.Context(), self, "rotate keys"); err != nil {
+			t.Error(err)
+		}
+		inside := process(101, 100, 50)
+		inside.Via = "daemon"
+		wantCode(t, w.Outside(t.Context(), inside, "stop the daemon"), broker.CodeDenied)
+		self.PID = 43
+		wantCode(t, w.Outside(t.Context(), self, "stop the daemon"), broker.CodeDenied)
+	})
+}
+
 // A scope keeps those inside who have outlived the root, and they get nothing
 // until the last of them has ended or somebody outside lets them go.
 func TestScopesOutliveTheRoot(t *testing.T) {
