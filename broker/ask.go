@@ -5,131 +5,136 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 )
 
-// An asking is the questions for one code: how often it was asked, and why it
-// is asked again.
+// A matter is what the user is asked for, with the words for it. Where profile
+// is "", the request is about none.
+type matter struct {
+	key      string   // at most one question stands for it
+	question Question // without who is asked, and how often
+	it       string   // what errors call the answer
+	check    func(Secret) error
+
+	failed Code   // of an asking whose answers did not do
+	retry  string // the hint then
+
+	// Where the user cannot be asked: what is the matter, with which code, how
+	// to do without a question, and how to be asked again.
+	locked      Code
+	state       func(profile string) string
+	help, ready func(profile string) string
+}
+
+// about begins an error about a profile.
+func about(profile string) string {
+	if profile == "" {
+		return ""
+	}
+	return fmt.Sprintf("profile %q: ", profile)
+}
+
+func (m *matter) unaskable(profile string) error {
+	return Errorf(m.locked, "%s, and there is nobody to ask: no terminal in the foreground, no dialog", m.state(profile)).WithHint("%s", m.help(profile))
+}
+
+func (m *matter) unanswered() error {
+	return Errorf(CodePromptTimeout, "nobody answered the question for %s", m.it)
+}
+
+func (m *matter) cancelled() error {
+	return Errorf(CodeCancelled, "the user cancelled the question for %s", m.it)
+}
+
+// An asking is the questions for one answer: how often it was asked, and why
+// it is asked again.
 type asking struct {
 	attempt int
 	reason  string
 }
 
-// refused notes why a code did not do.
-func (a *asking) refused(err error) {
-	if a.reason = err.Error(); !errors.Is(err, errUsed) {
-		a.reason += ": check the code, or wait for the next"
-	}
-}
-
-// errUsed is why a code is not sent.
-var errUsed = Errorf(CodeMFAFailed, "that code has been used, and AWS takes each one once: wait for the next")
-
-// code gets an MFA code for q from whoever can be asked. Its error ends the
-// asking for all who wait.
-func (b *Broker) code(ctx context.Context, q *query, a *asking) (_ Secret, err error) {
-	key := q.promptKey()
-	defer func() {
-		if err != nil {
-			b.prompts.conclude(key, err)
-		}
-	}()
+// answer gets an answer from whoever can be asked; profile is of the request
+// that is in need of it first. Its error ends the asking for all who wait; the
+// caller concludes it, once.
+func (b *Broker) answer(ctx context.Context, m *matter, profile string, a *asking) (Secret, error) {
 	if a.attempt++; a.attempt > maxAttempts {
-		return Secret{}, Errorf(CodeMFAFailed, "profile %q: %d codes were refused: %s", q.profile, maxAttempts, a.reason)
+		return Secret{}, Errorf(m.failed, "%sasked for %s %d times: %s", about(profile), m.it, maxAttempts, a.reason)
 	}
-	if q.mfaProcess != "" && b.cfg.MFA.Prompter != nil {
-		code, err := b.cfg.MFA.Prompter.Run(ctx, q.mfaProcess)
-		if err == nil {
-			err = checkCode(code)
-		}
-		if err != nil {
-			return Secret{}, fmt.Errorf("profile %q: mfa_process: %w", q.profile, err)
-		}
-		return code, nil
-	}
-	done, err := b.prompts.begin(ctx, key)
+	done, err := b.prompts.begin(ctx, m.key)
 	if err != nil {
-		return Secret{}, fmt.Errorf("profile %q: %w", q.profile, errUnanswered)
+		return Secret{}, fmt.Errorf("%s%w", about(profile), m.unanswered())
 	}
 	defer done()
-	var unavailable error
 	for {
-		b.prompts.settle(key)
-		w := b.prompts.next(key)
-		if w == nil && b.prompts.back(ctx, key) {
-			w = b.prompts.next(key)
+		b.prompts.settle(m.key)
+		w := b.prompts.next(m.key)
+		if w == nil && b.prompts.back(ctx, m.key) {
+			w = b.prompts.next(m.key)
 		}
 		if w == nil && a.reason != "" {
-			return Secret{}, Errorf(CodeMFAFailed, "profile %q: %s", q.profile, a.reason).WithHint("wait for the next code and try again")
+			return Secret{}, Errorf(m.failed, "%s%s", about(profile), a.reason).WithHint("%s", m.retry)
 		}
 		if w == nil {
-			return Secret{}, cmp.Or(unavailable, unaskable(q.profile, q.serial))
+			return Secret{}, m.unaskable(profile)
 		}
-		code, err := b.askWaiter(ctx, key, w, Question{
-			Profile: w.profile, Program: w.caller.Program, Key: q.key.Name, Serial: q.serial,
-			Attempt: a.attempt, Reason: a.reason,
-		})
+		q := m.question
+		q.Profile, q.Program, q.Attempt, q.Reason = w.profile, w.caller.Program, a.attempt, a.reason
+		answer, err := b.askWaiter(ctx, m, w, q)
 		switch {
 		case errors.Is(err, errPassed):
-		case CodeOf(err) == CodePromptUnavailable:
-			unavailable = err
 		case err != nil:
 			switch {
 			case b.prompts.life.Err() != nil:
-				return Secret{}, Errorf(CodePromptTimeout, "profile %q: the daemon stopped before the MFA code was given", w.profile).WithHint("ask again")
+				return Secret{}, Errorf(CodePromptTimeout, "%sthe daemon stopped before %s was given", about(w.profile), m.it).WithHint("ask again")
 			case ctx.Err() != nil:
-				err = errUnanswered
+				err = m.unanswered()
 			}
 			switch CodeOf(err) {
 			case CodeCancelled:
-				b.prompts.quiet(key, "was cancelled")
+				b.prompts.quiet(m.key, "was cancelled")
 			case CodePromptTimeout:
-				b.prompts.quiet(key, "was not answered")
+				b.prompts.quiet(m.key, "was not answered")
 			}
-			return Secret{}, fmt.Errorf("profile %q: %w", w.profile, err)
+			return Secret{}, fmt.Errorf("%s%w", about(w.profile), err)
 		default:
-			bad := checkCode(code)
+			bad := m.check(answer)
 			if bad == nil {
-				return code, nil
+				return answer, nil
 			}
 			a.reason = bad.Error()
 			if a.attempt++; a.attempt > maxAttempts {
-				return Secret{}, Errorf(CodeMFAFailed, "profile %q: %s", q.profile, a.reason)
+				return Secret{}, Errorf(m.failed, "%s%s", about(profile), a.reason)
 			}
 		}
 	}
 }
 
-// askWaiter asks the user behind w, by the first way that there is.
-func (b *Broker) askWaiter(ctx context.Context, key string, w *waiter, q Question) (Secret, error) {
+// askWaiter asks the user behind w, by the first way that there is. errPassed
+// means that w cannot be asked, or not any more: the next one may.
+func (b *Broker) askWaiter(ctx context.Context, m *matter, w *waiter, q Question) (Secret, error) {
 	if !w.code.IsZero() {
-		b.prompts.mu.Lock()
-		w.tried = true // its one code
-		b.prompts.mu.Unlock()
+		b.prompts.tried(w) // its one code
 		return w.code, nil
 	}
 	if !w.how.Known {
-		return Secret{}, b.prompts.sendBack(ctx, key, w, q)
+		return Secret{}, b.prompts.sendBack(ctx, m.key, w, q)
 	}
 	ways := b.ways(w)
 	for _, way := range ways {
 		switch {
 		case way == PromptTerminal && w.how.Terminal:
-			return b.prompts.hand(ctx, key, w, q)
+			return b.prompts.hand(ctx, m, w, q)
 		case way == PromptPinentry || way == PromptDesktop:
 			if b.cfg.MFA.Prompter == nil {
 				continue
 			}
-			code, err := b.askProgram(ctx, w, q, way, len(ways) == 1)
+			answer, err := b.askProgram(ctx, w, q, way, len(ways) == 1)
 			if CodeOf(err) != CodePromptUnavailable {
-				return code, err
+				return answer, err
 			}
 		}
 	}
-	b.prompts.mu.Lock()
-	w.tried = true
-	b.prompts.mu.Unlock()
-	return Secret{}, unaskable(q.Profile, q.Serial)
+	b.prompts.tried(w)
+	return Secret{}, errPassed
 }
 
 // askProgram asks by a program that the daemon starts. On a terminal, which
@@ -146,14 +151,12 @@ func (b *Broker) askProgram(ctx context.Context, w *waiter, q Question, way stri
 	there, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(w.ctx, cancel)()
-	code, err := b.cfg.MFA.Prompter.Ask(there, q, way, how)
+	answer, err := b.cfg.MFA.Prompter.Ask(there, q, way, how)
 	if err != nil && ctx.Err() == nil && w.ctx.Err() != nil {
-		b.prompts.mu.Lock()
-		w.tried = true // it is leaving
-		b.prompts.mu.Unlock()
+		b.prompts.tried(w) // it is leaving
 		err = errPassed
 	}
-	return code, err
+	return answer, err
 }
 
 // ways are the ways to ask w's user, in their order: a person at a terminal
@@ -169,18 +172,35 @@ func (b *Broker) ways(w *waiter) []string {
 	return []string{PromptPinentry, PromptDesktop, PromptTerminal}
 }
 
-func unaskable(profile, serial string) error {
-	return Errorf(CodePromptUnavailable, "profile %q needs a code of the MFA device %s, and there is nobody to ask: no terminal in the foreground, no dialog", profile, serial).
-		WithHint("in a terminal, once: gatepass export %s --mfa-code CODE >/dev/null; or set mfa_process in the profile", profile)
+// waitAnswered makes a request one of those who can be asked in a matter, for
+// as long as it waits: ctx ends when it is its turn to ask, with an
+// *[AskError] as its cause, or when a program has waited long enough. code is
+// an answer that it brings.
+func (b *Broker) waitAnswered(ctx context.Context, caller Caller, m *matter, profile string, how Reachable, code Secret) (_ context.Context, leave func(), err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	w := &waiter{caller: caller, profile: profile, how: how, code: code, ctx: ctx, cancel: cancel}
+	leaveQueue, err := b.prompts.join(m, w)
+	if err != nil {
+		cancel(nil)
+		return nil, nil, err
+	}
+	stop := func() {}
+	if !interactive(caller.Via) {
+		stop = b.cfg.Clock.AfterFunc(max(0, processPatience-how.Waited), func() {
+			cancel(Errorf(CodePromptTimeout, "%snobody has given %s within %s", about(profile), m.it, processPatience).
+				WithHint("answer the question that stands, or: %s", m.ready(profile)))
+		})
+	}
+	return ctx, func() { leaveQueue(); stop(); cancel(nil) }, nil
 }
 
-// checkCode returns why code cannot be one of an MFA device: AWS wants six
-// digits.
-// https://docs.aws.amazon.com/STS/latest/APIReference/API_GetSessionToken.html
-func checkCode(code Secret) error {
-	b := code.RevealBytes()
-	if len(b) != 6 || strings.Trim(string(b), "0123456789") != "" {
-		return Errorf(CodeMFAFailed, "an MFA code has six digits")
+// cause returns why a context of waitAnswered ended err, if it did.
+func cause(ctx context.Context, err error) error {
+	if err == nil || !errors.Is(err, context.Canceled) {
+		return err
 	}
-	return nil
+	if why := context.Cause(ctx); why != nil && why != context.Canceled {
+		return fmt.Errorf("%w", why)
+	}
+	return err
 }

@@ -54,20 +54,23 @@ var errNoAWSVault = Errorf(CodeConfig, "this daemon cannot read aws-vault's stor
 
 // ImportKey stores a key of aws-vault under its name, as AddKey stores one that
 // it is given, and leaves it where it is. One that is stored already, and the
-// same, is not stored again.
-func (b *Broker) ImportKey(ctx context.Context, caller Caller, at AWSVault, name, region string) (ImportedKey, error) {
+// same, is not stored again. Its error may be an [*AskError].
+func (b *Broker) ImportKey(ctx context.Context, caller Caller, at AWSVault, name, region string, how Reachable) (ImportedKey, error) {
 	if err := b.Outside(ctx, caller, "store keys"); err != nil {
 		return ImportedKey{}, err
 	}
 	q := &query{key: KeyInfo{Name: name}}
-	key, err := b.importKey(ctx, caller, at, q, region)
+	key, err := b.importKey(ctx, caller, at, q, region, how)
+	if ask, ok := asAsk(err); ok {
+		return ImportedKey{}, ask
+	}
 	if err != nil {
 		return ImportedKey{}, b.refuse(ctx, caller, q, "", err)
 	}
 	return key, nil
 }
 
-func (b *Broker) importKey(ctx context.Context, caller Caller, at AWSVault, q *query, region string) (ImportedKey, error) {
+func (b *Broker) importKey(ctx context.Context, caller Caller, at AWSVault, q *query, region string, how Reachable) (ImportedKey, error) {
 	name := q.key.Name
 	if b.cfg.AWSVault == nil {
 		return ImportedKey{}, errNoAWSVault
@@ -75,6 +78,9 @@ func (b *Broker) importKey(ctx context.Context, caller Caller, at AWSVault, q *q
 	// What could not be stored is not read.
 	if err := CheckKeyName(name); err != nil {
 		q.key.Name = ""
+		return ImportedKey{}, err
+	}
+	if err := b.open(ctx, caller, "", how); err != nil {
 		return ImportedKey{}, err
 	}
 	stored, err := b.index.list(ctx)
@@ -99,7 +105,7 @@ func (b *Broker) importKey(ctx context.Context, caller Caller, at AWSVault, q *q
 		return ImportedKey{KeyInfo: old, Already: true}, nil
 	}
 	info, err := b.addKey(ctx, caller, NewKey{
-		Name: name, AccessKeyID: key.AccessKeyID, SecretAccessKey: key.SecretAccessKey, Region: region,
+		Name: name, AccessKeyID: key.AccessKeyID, SecretAccessKey: key.SecretAccessKey, Region: region, Reachable: how,
 	}, fromAWSVault(at))
 	return ImportedKey{KeyInfo: info}, err
 }
@@ -127,24 +133,31 @@ func (b *Broker) sameAsStored(ctx context.Context, key Key) error {
 func fromAWSVault(at AWSVault) string { return "from aws-vault's store (" + at.Backend + ")" }
 
 // RemoveImported removes a key from aws-vault's store. It must be stored here,
-// and be the same.
-func (b *Broker) RemoveImported(ctx context.Context, caller Caller, at AWSVault, name string) error {
+// and be the same. Its error may be an [*AskError].
+func (b *Broker) RemoveImported(ctx context.Context, caller Caller, at AWSVault, name string, how Reachable) error {
 	if err := b.Outside(ctx, caller, "remove keys"); err != nil {
 		return err
 	}
 	q := &query{key: KeyInfo{Name: name}}
-	if err := b.removeImported(ctx, caller, at, q); err != nil {
+	err := b.removeImported(ctx, caller, at, q, how)
+	if ask, ok := asAsk(err); ok {
+		return ask
+	}
+	if err != nil {
 		return b.refuse(ctx, caller, q, "", err)
 	}
 	return nil
 }
 
-func (b *Broker) removeImported(ctx context.Context, caller Caller, at AWSVault, q *query) error {
+func (b *Broker) removeImported(ctx context.Context, caller Caller, at AWSVault, q *query, how Reachable) error {
 	if b.cfg.AWSVault == nil {
 		return errNoAWSVault
 	}
 	if err := CheckKeyName(q.key.Name); err != nil {
 		q.key.Name = ""
+		return err
+	}
+	if err := b.open(ctx, caller, "", how); err != nil {
 		return err
 	}
 	// While it is removed there, nobody removes it here.

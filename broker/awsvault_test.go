@@ -54,15 +54,18 @@ var inFiles = broker.AWSVault{Backend: "file", Dir: "/home/alice/.awsvault/keys"
 // newVaultWorld is a world in which aws-vault keeps bob's key, and alice's,
 // which is stored.
 func newVaultWorld(t *testing.T) (*world, *fakeAWSVault) {
-	bob := broker.Key{KeyInfo: broker.KeyInfo{Name: "bob", AccessKeyID: "AKIABOB0000000000001"}, SecretAccessKey: broker.NewSecret(strings.Repeat("s", 40))}
-	alice := key("alice", "AKIAALICE00000000001")
-	alice.UserARN = ""
-	v := &fakeAWSVault{keys: map[string]broker.Key{"bob": bob, "alice": alice}}
-	w := newWorld(t)
+	w, v := newWorld(t), newFakeAWSVault()
 	w.awsVault = v
 	w.start()
 	w.sts.id = broker.Identity{Account: "111122223333", ARN: "arn:aws:iam::111122223333:user/bob"}
 	return w, v
+}
+
+func newFakeAWSVault() *fakeAWSVault {
+	bob := broker.Key{KeyInfo: broker.KeyInfo{Name: "bob", AccessKeyID: "AKIABOB0000000000001"}, SecretAccessKey: broker.NewSecret(strings.Repeat("s", 40))}
+	alice := key("alice", "AKIAALICE00000000001")
+	alice.UserARN = ""
+	return &fakeAWSVault{keys: map[string]broker.Key{"bob": bob, "alice": alice}}
 }
 
 func TestImportKey(t *testing.T) {
@@ -77,7 +80,7 @@ func TestImportKey(t *testing.T) {
 			}
 			return nil
 		})
-		got, err := w.ImportKey(t.Context(), cli, inFiles, "bob", "eu-west-1")
+		got, err := w.ImportKey(t.Context(), cli, inFiles, "bob", "eu-west-1", broker.Reachable{})
 		if err != nil || got.Already || got.UserARN != w.sts.id.ARN || got.AccessKeyID != "AKIABOB0000000000001" {
 			t.Fatalf("%+v, %v", got, err)
 		}
@@ -103,12 +106,12 @@ func TestImportKey(t *testing.T) {
 
 		// Again, there is nothing to do, and AWS is not asked.
 		calls := w.sts.count()
-		got, err = w.ImportKey(t.Context(), cli, inFiles, "bob", "")
+		got, err = w.ImportKey(t.Context(), cli, inFiles, "bob", "", broker.Reachable{})
 		if err != nil || !got.Already || w.sts.count() != calls {
 			t.Errorf("again: %+v, %v", got, err)
 		}
 		wantKinds(t, w, "key.added")
-		if got, err := w.ImportKey(t.Context(), cli, inFiles, "alice", ""); err != nil || !got.Already || got.UserARN != userARN {
+		if got, err := w.ImportKey(t.Context(), cli, inFiles, "alice", "", broker.Reachable{}); err != nil || !got.Already || got.UserARN != userARN {
 			t.Errorf("stored otherwise: %+v, %v", got, err)
 		}
 	})
@@ -167,7 +170,7 @@ func TestImportKeyRefusals(t *testing.T) {
 				if tt.setup != nil {
 					tt.setup(w, v)
 				}
-				_, err := w.ImportKey(t.Context(), cli, inFiles, tt.key, "")
+				_, err := w.ImportKey(t.Context(), cli, inFiles, tt.key, "", broker.Reachable{})
 				wantCode(t, err, tt.code)
 				if _, stored := w.keys.keys["bob"]; stored {
 					t.Error("the refused key is stored")
@@ -213,7 +216,7 @@ func TestRemoveImported(t *testing.T) {
 			}
 			return nil
 		}
-		if err := w.RemoveImported(t.Context(), cli, inFiles, "alice"); err != nil {
+		if err := w.RemoveImported(t.Context(), cli, inFiles, "alice", broker.Reachable{}); err != nil {
 			t.Fatal(err)
 		}
 		if e := w.log.entries[0]; e.Reason != "from aws-vault's store (file)" || e.Key.Name != "alice" || e.Key.UserARN != userARN || e.Account != "111122223333" {
@@ -265,7 +268,7 @@ func TestRemoveImportedRefusals(t *testing.T) {
 				if tt.setup != nil {
 					tt.setup(w, v)
 				}
-				wantCode(t, w.RemoveImported(t.Context(), cli, inFiles, tt.key), tt.code)
+				wantCode(t, w.RemoveImported(t.Context(), cli, inFiles, tt.key, broker.Reachable{}), tt.code)
 				wantKinds(t, w, tt.kinds...)
 				if len(v.keys) != 2 || len(w.keys.keys) != 1 {
 					t.Error("a key is gone")
@@ -281,8 +284,8 @@ func TestNoAWSVault(t *testing.T) {
 		w := newWorld(t)
 		_, err := w.AWSVaultKeys(t.Context(), cli, inFiles)
 		wantCode(t, err, broker.CodeConfig)
-		_, err = w.ImportKey(t.Context(), cli, inFiles, "bob", "")
+		_, err = w.ImportKey(t.Context(), cli, inFiles, "bob", "", broker.Reachable{})
 		wantCode(t, err, broker.CodeConfig)
-		wantCode(t, w.RemoveImported(t.Context(), cli, inFiles, "alice"), broker.CodeConfig)
+		wantCode(t, w.RemoveImported(t.Context(), cli, inFiles, "alice", broker.Reachable{}), broker.CodeConfig)
 	})
 }

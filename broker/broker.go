@@ -20,13 +20,14 @@ import (
 )
 
 // Config is what a [Broker] works with. Every field but IAM, AWSVault, Notes,
-// Trusted, MFA and Leases is required.
+// Unlocker, Trusted, MFA and Leases is required.
 type Config struct {
 	Keys     KeyStore
 	STS      STS
 	IAM      IAM           // nil: keys cannot be rotated, and nothing is known of their users
 	AWSVault AWSVaultStore // nil: aws-vault's keys cannot be moved
 	Notes    Notebook      // nil: what is noted of keys lasts as long as the Broker
+	Unlocker Unlocker      // of Keys; nil: they need no passphrase of the daemon's
 	Log      Log
 	Profiles Resolver
 	Clock    Clock
@@ -47,10 +48,12 @@ type Config struct {
 
 // A Broker is the guard at the gate. Its methods may be called concurrently.
 //
-// mu guards sessions, baseSessions, removals, leases, roots, scoped and closed and is never held
-// across the keychain, the network, a prompt or the log. Keychain listings,
-// mints and MFA proofs run in the three flights, one call per key at a time; keyChanges is held, by one at a time
-// and for as long as their context lasts, by those who add and remove keys.
+// mu guards sessions, baseSessions, removals, leases, roots, scoped, closed and
+// shut, and is never held across the keychain, the network, a prompt or the
+// log. Keychain listings, mints, MFA proofs and the opening of the keychain run
+// in the flights, one call per key at a time; keyChanges is held, by one at a
+// time and for as long as their context lasts, by those who add and remove
+// keys.
 type Broker struct {
 	cfg Config
 
@@ -58,6 +61,7 @@ type Broker struct {
 	mints   *flight[minted]
 	bases   *flight[*base]
 	proofs  *flight[*base] // of rotations, which wait for one of bases
+	opens   *flight[struct{}]
 	prompts *prompts
 
 	mu           sync.Mutex
@@ -68,6 +72,7 @@ type Broker struct {
 	roots        map[ProcessID]*lease // the same
 	scoped       int                  // how many of them have a scope
 	closed       bool
+	shut         []func() // what waits for the keychain to be opened
 
 	leaseTurn  chan struct{} // held by the one who saves the leases
 	keyChanges chan struct{}
@@ -85,6 +90,7 @@ func New(cfg Config) *Broker {
 		mints:    newFlight[minted](),
 		bases:    newFlight[*base](),
 		proofs:   newFlight[*base](),
+		opens:    newFlight[struct{}](),
 		prompts:  newPrompts(cfg.Clock),
 		sessions: make(map[string]*session),
 		removals: make(map[string]int),
@@ -122,7 +128,7 @@ type query struct {
 // Credentials is the gate: every surface ends here, in one order. It resolves
 // the profile, takes the session from the cache or mints one for all who
 // wait, records the hand-out, and only then returns. A refusal is recorded on
-// the same path; the error is an *[Error].
+// the same path; the error is an *[Error], or an *[AskError].
 //
 // A caller inside a lease gets that lease's profiles; it may leave the name
 // out, which means the first.
@@ -189,7 +195,7 @@ func (b *Broker) resolveSession(ctx context.Context, caller Caller, q *query, re
 	for range maxMeanings {
 		*q = query{profile: req.Profile}
 		began := b.cfg.Clock.Boot()
-		if err := b.resolve(ctx, caller.Via, req, q); err != nil {
+		if err := b.resolve(ctx, caller, req, q); err != nil {
 			return nil, false, err
 		}
 		s, fresh, err = b.session(ctx, caller, q, req)
@@ -201,7 +207,7 @@ func (b *Broker) resolveSession(ctx context.Context, caller Caller, q *query, re
 		}
 		meant := *q
 		*q = query{profile: req.Profile}
-		if err := b.resolve(ctx, caller.Via, req, q); err != nil {
+		if err := b.resolve(ctx, caller, req, q); err != nil {
 			return nil, false, err
 		}
 		if q.cacheKey == meant.cacheKey {
@@ -226,13 +232,16 @@ const (
 )
 
 // resolve fills q from the profile's chain and the stored key that starts it.
-func (b *Broker) resolve(ctx context.Context, via string, req Request, q *query) error {
+func (b *Broker) resolve(ctx context.Context, caller Caller, req Request, q *query) error {
 	chain, err := b.cfg.Profiles.Resolve(b.files(req.Files), req.Profile)
 	if err != nil {
 		return b.explainProfile(ctx, req.Profile, err)
 	}
 	q.chain = chain
-	if err := b.plan(q, via, req.Duration); err != nil {
+	if err := b.plan(q, caller.Via, req.Duration); err != nil {
+		return err
+	}
+	if err := b.open(ctx, caller, req.Profile, req.Reachable); err != nil {
 		return err
 	}
 	key, err := b.index.lookup(ctx, chain.Key)

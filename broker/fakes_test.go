@@ -30,6 +30,9 @@ type world struct {
 	profiles broker.Resolver
 	// awsVault is nil where there is no way to one.
 	awsVault broker.AWSVaultStore
+	notes    fakeNotes
+	// unlocker is nil for a keychain that needs no passphrase.
+	unlocker broker.Unlocker
 	// skew is added to the wall clock, slept to the boot clock.
 	skew, slept time.Duration
 }
@@ -44,6 +47,7 @@ func newWorld(t *testing.T) *world { return newWorldWith(t, broker.MFA{}) }
 func newWorldWith(t *testing.T, mfa broker.MFA) *world {
 	w := &world{
 		vault: fakeVault{},
+		notes: fakeNotes{},
 		keys:  &fakeKeys{keys: map[string]broker.Key{}},
 		sts:   &fakeSTS{},
 		iam:   &fakeIAM{},
@@ -63,7 +67,7 @@ func (w *world) start() {
 	start := time.Now()
 	w.sts.now = func() time.Time { return time.Now().Add(w.skew) }
 	cfg := broker.Config{
-		Keys: w.keys, STS: w.sts, AWSVault: w.awsVault, Log: w.log, Logger: slog.New(slog.DiscardHandler),
+		Keys: w.keys, Unlocker: w.unlocker, STS: w.sts, AWSVault: w.awsVault, Notes: w.notes, Log: w.log, Logger: slog.New(slog.DiscardHandler),
 		Profiles: w.meaning(fakeProfiles{
 			"ops":   {Profile: "ops", Key: "alice", Region: "eu-west-1", Hops: []profiles.Hop{{Profile: "ops", RoleARN: roleARN}}},
 			"ops2":  {Profile: "ops2", Key: "alice", Hops: []profiles.Hop{{Profile: "ops2", RoleARN: roleARN}}},
@@ -115,6 +119,17 @@ func (w *world) meaning(p fakeProfiles) broker.Resolver {
 		w.profiles = p
 	}
 	return w.profiles
+}
+
+// fakeNotes is a notebook on no disk.
+type fakeNotes map[string]broker.KeyNote
+
+func (f fakeNotes) Notes() (map[string]broker.KeyNote, error) { return maps.Clone(f), nil }
+
+func (f fakeNotes) SaveNotes(notes map[string]broker.KeyNote) error {
+	clear(f)
+	maps.Copy(f, notes)
+	return nil
 }
 
 // fakeVault is the part of a keychain that keeps other secrets than keys.
@@ -336,8 +351,11 @@ func (f *fakeIAM) note(call, keyID, userARN, endpoint string) {
 	f.calls = append(f.calls, strings.TrimSpace(call+" of "+userARN+" with "+keyID+" "+endpoint))
 }
 
-func (f *fakeIAM) AccessKeys(context.Context, broker.Credentials, string) ([]broker.AccessKey, error) {
-	return nil, nil
+func (f *fakeIAM) AccessKeys(ctx context.Context, c broker.Credentials, userARN string) ([]broker.AccessKey, error) {
+	if f.IAM == nil {
+		return nil, nil
+	}
+	return f.IAM.AccessKeys(ctx, c, userARN)
 }
 
 func (f *fakeIAM) Groups(ctx context.Context, c broker.Credentials, userARN, endpoint string) ([]string, error) {

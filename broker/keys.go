@@ -117,12 +117,16 @@ func (x *keyIndex) forget() {
 }
 
 // AddKey proves a key with GetCallerIdentity and stores it. A key that AWS
-// refuses is not stored, nor is one whose entry cannot be written.
+// refuses is not stored, nor is one whose entry cannot be written. Its error
+// may be an [*AskError].
 func (b *Broker) AddKey(ctx context.Context, caller Caller, k NewKey) (KeyInfo, error) {
 	if err := b.Outside(ctx, caller, "store keys"); err != nil {
 		return KeyInfo{}, err
 	}
 	info, err := b.addKey(ctx, caller, k, "")
+	if ask, ok := asAsk(err); ok {
+		return KeyInfo{}, ask
+	}
 	if err != nil {
 		q := &query{key: KeyInfo{Name: k.Name}}
 		if CheckAccessKeyID(k.AccessKeyID) == nil {
@@ -136,6 +140,9 @@ func (b *Broker) AddKey(ctx context.Context, caller Caller, k NewKey) (KeyInfo, 
 // addKey adds a key; reason stands in its entry.
 func (b *Broker) addKey(ctx context.Context, caller Caller, k NewKey, reason string) (KeyInfo, error) {
 	if err := k.Check(); err != nil {
+		return KeyInfo{}, err
+	}
+	if err := b.open(ctx, caller, "", k.Reachable); err != nil {
 		return KeyInfo{}, err
 	}
 	release, err := b.changeKeys(ctx)
@@ -220,10 +227,16 @@ func (b *Broker) changeKeys(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// Keys lists the stored keys by name.
-func (b *Broker) Keys(ctx context.Context, caller Caller) ([]KeyState, error) {
+// Keys lists the stored keys by name. Its error may be an [*AskError].
+func (b *Broker) Keys(ctx context.Context, caller Caller, how Reachable) ([]KeyState, error) {
 	if err := b.Outside(ctx, caller, "list keys"); err != nil {
 		return nil, err
+	}
+	if err := b.open(ctx, caller, "", how); err != nil {
+		if ask, ok := asAsk(err); ok {
+			return nil, ask
+		}
+		return nil, AsError(fmt.Errorf("list keys: %w", err))
 	}
 	list, err := b.index.list(ctx)
 	if err != nil {
@@ -240,12 +253,19 @@ func (b *Broker) Keys(ctx context.Context, caller Caller) ([]KeyState, error) {
 	return states, nil
 }
 
-// RemoveKey removes a key. Its sessions are served no more, at once.
-func (b *Broker) RemoveKey(ctx context.Context, caller Caller, name string) error {
+// RemoveKey removes a key. Its sessions are served no more, at once. Its error
+// may be an [*AskError].
+func (b *Broker) RemoveKey(ctx context.Context, caller Caller, name string, how Reachable) error {
 	if err := b.Outside(ctx, caller, "remove keys"); err != nil {
 		return err
 	}
 	q := &query{key: KeyInfo{Name: name}}
+	if err := b.open(ctx, caller, "", how); err != nil {
+		if ask, ok := asAsk(err); ok {
+			return ask
+		}
+		return b.refuse(ctx, caller, q, "", fmt.Errorf("remove key: %w", err))
+	}
 	release, err := b.changeKeys(ctx)
 	if err != nil {
 		return b.refuse(ctx, caller, q, "", err)

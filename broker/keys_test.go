@@ -167,14 +167,14 @@ func TestRemovedKeyIsServedNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.mustAsk(t, "ops")
-		if err := w.RemoveKey(t.Context(), cli, "alice"); err != nil {
+		if err := w.RemoveKey(t.Context(), cli, "alice", broker.Reachable{}); err != nil {
 			t.Fatal(err)
 		}
 		_, err := w.ask(t, "ops")
 		wantCode(t, err, broker.CodeNotFound)
 		wantKinds(t, w, "session.requested", "session.issued", "credentials.served",
 			"key.removed", "session.ended", "request.failed:not_found")
-		wantCode(t, w.RemoveKey(t.Context(), cli, "alice"), broker.CodeNotFound)
+		wantCode(t, w.RemoveKey(t.Context(), cli, "alice", broker.Reachable{}), broker.CodeNotFound)
 	})
 }
 
@@ -187,7 +187,7 @@ func TestKeyRemovedWhileMinting(t *testing.T) {
 		result := make(chan error)
 		go func() { _, err := w.ask(t, "ops"); result <- err }()
 		synctest.Wait()
-		if err := w.RemoveKey(t.Context(), cli, "alice"); err != nil {
+		if err := w.RemoveKey(t.Context(), cli, "alice", broker.Reachable{}); err != nil {
 			t.Fatal(err)
 		}
 		close(release)
@@ -219,9 +219,9 @@ func TestUnreadableKeychainIsNotAnEmptyOne(t *testing.T) {
 		w.keys.err = broker.Errorf(broker.CodeKeychainTimeout, "hung")
 		_, err := w.ask(t, "ops")
 		wantCode(t, err, broker.CodeKeychainTimeout)
-		_, err = w.Keys(t.Context(), cli)
+		_, err = w.Keys(t.Context(), cli, broker.Reachable{})
 		wantCode(t, err, broker.CodeKeychainTimeout)
-		wantCode(t, w.RemoveKey(t.Context(), cli, "alice"), broker.CodeKeychainTimeout)
+		wantCode(t, w.RemoveKey(t.Context(), cli, "alice", broker.Reachable{}), broker.CodeKeychainTimeout)
 		if st, err := w.Status(t.Context()); err != nil || st.Keychain.State != "keychain_timeout" {
 			t.Errorf("status says %+v, %v", st.Keychain, err)
 		}
@@ -242,12 +242,12 @@ func TestKeyChangesWait(t *testing.T) {
 		}()
 		synctest.Wait()
 		began := time.Now()
-		err := w.RemoveKey(t.Context(), cli, "alice")
+		err := w.RemoveKey(t.Context(), cli, "alice", broker.Reachable{})
 		wantCode(t, err, broker.CodeLocked)
 		if took := time.Since(began); took != time.Minute {
 			t.Errorf("it took %s", took)
 		}
-		if err := w.RemoveKey(t.Context(), cli, "alice"); err != nil { // its turn comes after another 30 s
+		if err := w.RemoveKey(t.Context(), cli, "alice", broker.Reachable{}); err != nil { // its turn comes after another 30 s
 			t.Error(err)
 		}
 		if err := <-added; err != nil {

@@ -256,22 +256,22 @@ func TestTheWall(t *testing.T) {
 				"another profile": func() error { return w.as(t, caller, "ops2") },
 				"unknown profile": func() error { return w.as(t, caller, "nowhere") },
 				"whoami":          func() error { _, err := w.WhoAmI(t.Context(), caller, broker.Request{Profile: "ops2"}); return err },
-				"keys list":       func() error { _, err := w.Keys(t.Context(), caller); return err },
+				"keys list":       func() error { _, err := w.Keys(t.Context(), caller, broker.Reachable{}); return err },
 				"keys add": func() error {
 					_, err := w.AddKey(t.Context(), caller, broker.NewKey{Name: "x", AccessKeyID: "AKIAIOSFODNN7EXAMPLE", SecretAccessKey: broker.NewSecret(longTermSecret)})
 					return err
 				},
-				"keys remove": func() error { return w.RemoveKey(t.Context(), caller, "alice") },
+				"keys remove": func() error { return w.RemoveKey(t.Context(), caller, "alice", broker.Reachable{}) },
 				"keys rotate": func() error {
 					_, err := w.RotateKey(t.Context(), caller, broker.RotateRequest{Name: "alice"})
 					return err
 				},
 				"aws-vault list": func() error { _, err := w.AWSVaultKeys(t.Context(), caller, broker.AWSVault{}); return err },
 				"aws-vault import": func() error {
-					_, err := w.ImportKey(t.Context(), caller, broker.AWSVault{}, "x", "")
+					_, err := w.ImportKey(t.Context(), caller, broker.AWSVault{}, "x", "", broker.Reachable{})
 					return err
 				},
-				"aws-vault remove": func() error { return w.RemoveImported(t.Context(), caller, broker.AWSVault{}, "x") },
+				"aws-vault remove": func() error { return w.RemoveImported(t.Context(), caller, broker.AWSVault{}, "x", broker.Reachable{}) },
 				"profiles list":    func() error { _, err := w.ListProfiles(t.Context(), caller, profiles.Files{}); return err },
 				"profiles show":    func() error { _, err := w.ShowProfile(t.Context(), caller, profiles.Files{}, "ops"); return err },
 				"daemon stop":      func() error { return w.Outside(t.Context(), caller, "stop the daemon") },

@@ -12,7 +12,8 @@ import (
 	"gatepass/profiles"
 )
 
-// MFA says how MFA codes are asked for and how long a proof is kept.
+// MFA says how MFA codes are asked for and how long a proof is kept. The
+// passphrase of a keychain is asked for in the same ways.
 type MFA struct {
 	Keep     time.Duration // life of the session that a code gives; 0 means 8 h
 	Prompt   string        // one of [PromptModes]; "" means "auto"
@@ -92,6 +93,22 @@ func (b *Broker) fitMFA(q *query, via string, asked time.Duration) {
 // promptKey is what a question stands for, once: a key and a device.
 func (q *query) promptKey() string { return q.key.AccessKeyID + "\x00" + q.serial }
 
+// matter is the MFA code that q needs.
+func (q *query) matter() *matter {
+	return &matter{
+		key: q.promptKey(), question: Question{Want: WantCode, Key: q.key.Name, Serial: q.serial}, it: "the MFA code",
+		check: checkCode, failed: CodeMFAFailed, retry: "wait for the next code and try again",
+		locked: CodePromptUnavailable,
+		state: func(profile string) string {
+			return fmt.Sprintf("profile %q needs a code of the MFA device %s", profile, q.serial)
+		},
+		help: func(profile string) string {
+			return fmt.Sprintf("in a terminal, once: gatepass export %s --mfa-code CODE >/dev/null; or set mfa_process in the profile", shellWord(profile))
+		},
+		ready: func(profile string) string { return "gatepass export " + shellWord(profile) },
+	}
+}
+
 // vaultName is the keychain item of a key's base session. There is one for a
 // key, bound to the device that proved it last, so that it can be removed with
 // the key.
@@ -138,7 +155,8 @@ func (b *Broker) knownBase(q *query) *base {
 }
 
 // verify asks for a code and turns it into a base session.
-func (b *Broker) verify(caller Caller, q *query) (*base, error) {
+func (b *Broker) verify(caller Caller, q *query) (_ *base, err error) {
+	defer func() { b.prompts.conclude(q.promptKey(), err) }()
 	ctx, done := b.prompts.standing()
 	defer done()
 	var a asking
@@ -149,11 +167,47 @@ func (b *Broker) verify(caller Caller, q *query) (*base, error) {
 		}
 		s, err := b.exchange(caller, q, code)
 		if CodeOf(err) != CodeMFAFailed || q.mfaProcess != "" {
-			b.prompts.conclude(q.promptKey(), err)
 			return s, err
 		}
 		a.refused(err)
 	}
+}
+
+// code gets an MFA code for q, from the profile's program or from whoever can
+// be asked, as [Broker.answer] does.
+func (b *Broker) code(ctx context.Context, q *query, a *asking) (Secret, error) {
+	if q.mfaProcess == "" || b.cfg.MFA.Prompter == nil {
+		return b.answer(ctx, q.matter(), q.profile, a)
+	}
+	code, err := b.cfg.MFA.Prompter.Run(ctx, q.mfaProcess)
+	if err == nil {
+		err = checkCode(code)
+	}
+	if err != nil {
+		return Secret{}, fmt.Errorf("profile %q: mfa_process: %w", q.profile, err)
+	}
+	return code, nil
+}
+
+// errUsed is why a code is not sent.
+var errUsed = Errorf(CodeMFAFailed, "that code has been used, and AWS takes each one once: wait for the next")
+
+// refused notes why a code did not do.
+func (a *asking) refused(err error) {
+	if a.reason = err.Error(); !errors.Is(err, errUsed) {
+		a.reason += ": check the code, or wait for the next"
+	}
+}
+
+// checkCode returns why code cannot be one of an MFA device: AWS wants six
+// digits.
+// https://docs.aws.amazon.com/STS/latest/APIReference/API_GetSessionToken.html
+func checkCode(code Secret) error {
+	b := code.RevealBytes()
+	if len(b) != 6 || strings.Trim(string(b), "0123456789") != "" {
+		return Errorf(CodeMFAFailed, "an MFA code has six digits")
+	}
+	return nil
 }
 
 // exchange gives a code to STS for a base session: the intent is on disk
@@ -346,36 +400,4 @@ func (b *Broker) refusedFresh(s *base, cacheKey string) {
 		s.denied = make(map[string]bool)
 	}
 	s.denied[cacheKey] = true
-}
-
-// waitAnswered makes a request of a chain with MFA one of those who can be
-// asked, for as long as it waits: ctx ends when it is its turn to ask, with
-// an *[AskError] as its cause, or when a program has waited long enough.
-func (b *Broker) waitAnswered(ctx context.Context, caller Caller, q *query, req Request) (_ context.Context, leave func(), err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	w := &waiter{caller: caller, profile: q.profile, how: req.Reachable, code: req.Code, ctx: ctx, cancel: cancel}
-	leaveQueue, err := b.prompts.join(q.promptKey(), w)
-	if err != nil {
-		cancel(nil)
-		return nil, nil, err
-	}
-	stop := func() {}
-	if !interactive(caller.Via) {
-		stop = b.cfg.Clock.AfterFunc(max(0, processPatience-req.Reachable.Waited), func() {
-			cancel(Errorf(CodePromptTimeout, "profile %q: nobody has given the MFA code within %s", q.profile, processPatience).
-				WithHint("answer the question that stands, or: gatepass export %s", q.profile))
-		})
-	}
-	return ctx, func() { leaveQueue(); stop(); cancel(nil) }, nil
-}
-
-// cause returns why a context of waitAnswered ended err, if it did.
-func cause(ctx context.Context, err error) error {
-	if err == nil || !errors.Is(err, context.Canceled) {
-		return err
-	}
-	if why := context.Cause(ctx); why != nil && why != context.Canceled {
-		return fmt.Errorf("%w", why)
-	}
-	return err
 }

@@ -42,20 +42,25 @@ func (w *world) run(ctx context.Context, p *person) (broker.Grant, error) {
 		if !errors.As(err, &ask) {
 			return g, err
 		}
-		if ask.Question.ID == "" {
-			p.req.Reachable.Known = true
-			p.req.Reachable.Terminal = p.answer != nil
-			continue
-		}
-		p.asked = append(p.asked, ask.Question)
-		code, why := p.answer(ask.Question)
-		if why == "gone" {
-			return g, errLeft
-		}
-		if err := w.PromptAnswer(ctx, p.caller, ask.Question.ID, broker.NewSecret(code), why); err != nil {
+		if err := w.answers(ctx, p, ask.Question); err != nil {
 			return g, err
 		}
 	}
+}
+
+// answers is what the gatepass command does about a question.
+func (w *world) answers(ctx context.Context, p *person, q broker.Question) error {
+	if q.ID == "" {
+		p.req.Reachable.Known = true
+		p.req.Reachable.Terminal = p.answer != nil
+		return nil
+	}
+	p.asked = append(p.asked, q)
+	answer, why := p.answer(q)
+	if why == "gone" {
+		return errLeft
+	}
+	return w.PromptAnswer(ctx, p.caller, q.ID, broker.NewSecret(answer), why)
 }
 
 func types(code string) func(broker.Question) (string, broker.Code) {
@@ -95,7 +100,7 @@ func TestMFAOnce(t *testing.T) {
 			t.Errorf("GetSessionToken was called %d times", len(w.sts.tokens))
 		}
 		// A removed key's proof is no longer anywhere.
-		if err := w.RemoveKey(t.Context(), cli, "alice"); err != nil {
+		if err := w.RemoveKey(t.Context(), cli, "alice", broker.Reachable{}); err != nil {
 			t.Fatal(err)
 		}
 		w.start()
@@ -444,7 +449,7 @@ func TestMFAProcess(t *testing.T) {
 				if _, err := w.run(t.Context(), w.person(8, "program", nil)); err != nil {
 					t.Fatal(err)
 				}
-				if err := w.RemoveKey(t.Context(), cli, "alice"); err != nil {
+				if err := w.RemoveKey(t.Context(), cli, "alice", broker.Reachable{}); err != nil {
 					t.Fatal(err)
 				}
 				w.keys.keys["alice"] = key("alice", "AKIAALICE00000000001")

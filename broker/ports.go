@@ -30,6 +30,21 @@ type KeyStore interface {
 	Probe(ctx context.Context) error
 }
 
+// An Unlocker is a keychain that opens with a passphrase, which it is given
+// once in the life of the daemon.
+type Unlocker interface {
+	// Locked returns nil once the passphrase is there, or where none is
+	// needed. Till then it returns what every call returns, a
+	// [CodeKeychainLocked]. It does not wait for anything.
+	Locked() error
+	// New reports whether the keychain is yet to be made, so that its
+	// passphrase is to be chosen.
+	New(ctx context.Context) (bool, error)
+	// Unlock keeps a passphrase that opens the keychain, and reports false of
+	// any other.
+	Unlock(ctx context.Context, passphrase Secret) (bool, error)
+}
+
 // A Resolver finds out what a profile means. Its errors are those of package
 // profiles.
 type Resolver interface {

@@ -34,7 +34,7 @@ const (
 	maxAttempts = 3
 )
 
-// The ways to ask for an MFA code, as gatepass.toml and --prompt name them.
+// The ways to ask, as gatepass.toml and --prompt name them.
 const (
 	PromptAuto     = "auto"
 	PromptTerminal = "tty"
@@ -46,24 +46,36 @@ const (
 // PromptModes are what [mfa] prompt and --prompt may say.
 var PromptModes = []string{PromptAuto, PromptTerminal, PromptPinentry, PromptDesktop, PromptNone}
 
-// A Question asks for the code that an MFA device shows.
+// What a Question asks for.
+const (
+	WantCode          = "mfa_code"       // what the MFA device Serial shows
+	WantPassphrase    = "passphrase"     // what opens Keychain
+	WantNewPassphrase = "new_passphrase" // what is to open Keychain, which is new; to be asked for twice
+)
+
+// A Question is put to a user.
 type Question struct {
-	ID      string `json:"id"` // says who was asked; nobody else may answer
-	Profile string `json:"profile"`
-	Program string `json:"program,omitempty"` // who wants it
-	Key     string `json:"key"`
-	Serial  string `json:"serial"`
-	Attempt int    `json:"attempt"`          // from 1
-	Reason  string `json:"reason,omitempty"` // why it is asked again
+	ID       string `json:"id"`   // says who was asked; nobody else may answer
+	Want     string `json:"want"` // one of WantCode and its like
+	Profile  string `json:"profile,omitempty"`
+	Program  string `json:"program,omitempty"` // who wants it
+	Key      string `json:"key,omitempty"`
+	Serial   string `json:"serial,omitempty"`
+	Keychain string `json:"keychain,omitempty"`
+	Attempt  int    `json:"attempt"`          // from 1
+	Reason   string `json:"reason,omitempty"` // why it is asked again
 }
 
 // An AskError is no failure: it says that the caller is to put Question to
-// its user and then to ask the gate again. A Question without ID says that
-// the daemon does not know yet how the caller can be asked.
+// its user and then to make its request again. One without ID is to be made
+// again at once, with how the caller's user can be asked.
 type AskError struct{ Question Question }
 
 func (e *AskError) Error() string {
-	return fmt.Sprintf("a code of the MFA device %s is needed", e.Question.Serial)
+	if e.Question.Want == WantCode {
+		return fmt.Sprintf("a code of the MFA device %s is needed", e.Question.Serial)
+	}
+	return fmt.Sprintf("the passphrase of the keychain (%s) is needed", e.Question.Keychain)
 }
 
 // Reachable says how the user behind a caller can be asked. All of it is what
@@ -86,8 +98,8 @@ type Prompter interface {
 	Run(ctx context.Context, command string) (Secret, error)
 }
 
-// prompts are the questions that stand, at most one for each key and device
-// however many wait for its answer.
+// prompts are the questions that stand, at most one for each matter however
+// many wait for its answer.
 //
 // Its times are of the clock that counts from boot: one that is set does not
 // make anybody wait. mu guards everything below it and is never held while
@@ -109,8 +121,8 @@ type usedCode struct {
 	at     time.Duration
 }
 
-// A promptQueue is those who wait for the answer of one device, in the order
-// in which they came.
+// A promptQueue is those who wait for one answer, in the order in which they
+// came.
 type promptQueue struct {
 	turn       chan struct{} // has room for one: who asks
 	waiting    []*waiter
@@ -141,6 +153,7 @@ type waiter struct {
 
 // asked is a question in the hands of a client.
 type asked struct {
+	matter   *matter
 	question Question
 	pid      int
 	beat     time.Duration
@@ -149,8 +162,8 @@ type asked struct {
 }
 
 type promptAnswer struct {
-	code Secret
-	err  error
+	answer Secret
+	err    error
 }
 
 func newPrompts(clock Clock) *prompts {
@@ -172,10 +185,10 @@ func interactive(via string) bool { return via != "credential-process" && via !=
 
 // join puts a request among those who can be asked. It is refused when the
 // user has just cancelled and no person asks now. leave must be called.
-func (p *prompts) join(key string, w *waiter) (leave func(), err error) {
+func (p *prompts) join(m *matter, w *waiter) (leave func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	q := p.queueLocked(key)
+	q := p.queueLocked(m.key)
 	delete(q.away, w.caller.PID)
 	if q.failed != nil && q.lastPID == w.caller.PID && p.clock.Boot()-q.failAt <= heartbeatLimit {
 		err, q.failed = q.failed, nil
@@ -183,9 +196,9 @@ func (p *prompts) join(key string, w *waiter) (leave func(), err error) {
 	}
 	if !interactive(w.caller.Via) && w.code.IsZero() {
 		if left := q.quietUntil - p.clock.Boot(); left > 0 {
-			return nil, Errorf(CodePromptUnavailable, "profile %q needs an MFA code, and the last question for it %s; programs are not asked for again for %s",
-				w.profile, q.quietCause, left.Round(time.Second)).
-				WithHint("when you are ready: gatepass export %s", w.profile)
+			return nil, Errorf(m.locked, "%s, and the last question %s; programs are not asked for again for %s",
+				m.state(w.profile), q.quietCause, left.Round(time.Second)).
+				WithHint("when you are ready: %s", m.ready(w.profile))
 		}
 	} else {
 		q.quietUntil = 0
@@ -233,6 +246,13 @@ func (w *waiter) rank() (n int) {
 	return n
 }
 
+// tried notes that w cannot be asked, or not again.
+func (p *prompts) tried(w *waiter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w.tried = true
+}
+
 // quiet keeps programs from asking for a while.
 func (p *prompts) quiet(key, cause string) {
 	p.mu.Lock()
@@ -259,11 +279,11 @@ func (p *prompts) use(serial string, code Secret) bool {
 // hand gives the question to the waiter's client and waits for its answer.
 // errPassed means that the client died, was stopped or could not ask: the
 // next one may.
-func (p *prompts) hand(ctx context.Context, key string, w *waiter, question Question) (Secret, error) {
+func (p *prompts) hand(ctx context.Context, m *matter, w *waiter, question Question) (Secret, error) {
 	question.ID = rand.Text()
-	a := &asked{question: question, pid: w.caller.PID, beat: p.clock.Boot(), answer: make(chan promptAnswer, 1), settled: make(chan struct{})}
+	a := &asked{matter: m, question: question, pid: w.caller.PID, beat: p.clock.Boot(), answer: make(chan promptAnswer, 1), settled: make(chan struct{})}
 	p.mu.Lock()
-	q := p.queueLocked(key)
+	q := p.queueLocked(m.key)
 	q.asked, q.lastPID, q.failed = a, a.pid, nil
 	w.tried = true // it comes back as a new request
 	p.mu.Unlock()
@@ -285,7 +305,7 @@ func (p *prompts) hand(ctx context.Context, key string, w *waiter, question Ques
 		case r := <-a.answer:
 			stop()
 			answered = true
-			return r.code, r.err
+			return r.answer, r.err
 		case <-ctx.Done():
 			stop()
 			return Secret{}, ctx.Err()
@@ -335,24 +355,24 @@ func (b *Broker) PromptBeat(_ context.Context, caller Caller, id string) error {
 	return err
 }
 
-// PromptAnswer hands in the answer to a question: the code, or why there is
-// none ([CodeCancelled]: the user does not want to; [CodePromptTimeout]: the
-// user was not there; [CodePromptUnavailable]: the caller cannot ask).
+// PromptAnswer hands in the answer to a question, or why there is none
+// ([CodeCancelled]: the user does not want to; [CodePromptTimeout]: the user was
+// not there; [CodePromptUnavailable]: the caller cannot ask).
 //
 // It returns once it is known what came of the answer, or after a while: a
 // client that came again before would begin another asking.
-func (b *Broker) PromptAnswer(ctx context.Context, caller Caller, id string, code Secret, why Code) error {
+func (b *Broker) PromptAnswer(ctx context.Context, caller Caller, id string, answer Secret, why Code) error {
 	a, err := b.prompts.find(id, caller.PID)
 	if err != nil {
 		return err
 	}
-	r := promptAnswer{code: code}
+	r := promptAnswer{answer: answer}
 	switch why {
 	case "":
 	case CodeCancelled:
-		r.err = errCancelled
+		r.err = a.matter.cancelled()
 	case CodePromptTimeout:
-		r.err = errUnanswered
+		r.err = a.matter.unanswered()
 	default:
 		r.err = errPassed
 	}
@@ -370,11 +390,6 @@ func (b *Broker) PromptAnswer(ctx context.Context, caller Caller, id string, cod
 		return Errorf(CodeUsage, "the question was answered already")
 	}
 }
-
-var (
-	errCancelled  = Errorf(CodeCancelled, "the user cancelled the question for the MFA code")
-	errUnanswered = Errorf(CodePromptTimeout, "nobody answered the question for the MFA code")
-)
 
 // sendBack has w's client say how its user can be asked. It comes as a new
 // request; whoever comes first ends the waiting.
@@ -412,8 +427,8 @@ func (q *promptQueue) settleLocked() {
 	}
 }
 
-// begin waits until nobody else asks the user of that key and device: one who
-// wants a long session takes a code of its own.
+// begin waits until nobody else asks in that matter: one who wants a long
+// session takes a code of its own.
 func (p *prompts) begin(ctx context.Context, key string) (done func(), err error) {
 	p.mu.Lock()
 	turn := p.queueLocked(key).turn

@@ -34,9 +34,10 @@ type NewKey struct {
 	Name            string
 	AccessKeyID     string
 	SecretAccessKey Secret
-	Region          string // where to prove it; "" for the default
-	NoVerify        bool   // store it unproved
-	AllowRoot       bool   // store it though it is the account's root user's
+	Region          string    // where to prove it; "" for the default
+	NoVerify        bool      // store it unproved
+	AllowRoot       bool      // store it though it is the account's root user's
+	Reachable       Reachable // how to ask the caller's user
 }
 
 // Status is what gatepass status shows.

@@ -117,6 +117,9 @@ func (r *rotation) run(ctx context.Context, arrived time.Time) (Rotated, error) 
 	if r.cfg.IAM == nil || r.cfg.MFA.Vault == nil {
 		return Rotated{}, Errorf(CodeConfig, "this daemon has no way to IAM or to the keychain")
 	}
+	if err := r.open(ctx, r.caller, "", r.req.Reachable); err != nil {
+		return Rotated{}, err
+	}
 	release, err := r.changeKeys(ctx)
 	if err != nil {
 		return Rotated{}, err
@@ -640,7 +643,7 @@ func (r *rotation) mfaProof(ctx context.Context) (*base, error) {
 	if r.caller.Via == "daemon" {
 		return nil, errWouldAsk
 	}
-	wait, leave, err := r.waitAnswered(ctx, r.caller, q, Request{Profile: q.profile, Reachable: r.req.Reachable, Code: r.req.Code})
+	wait, leave, err := r.waitAnswered(ctx, r.caller, q.matter(), q.profile, r.req.Reachable, r.req.Code)
 	if err != nil {
 		return nil, err
 	}
@@ -715,6 +718,9 @@ func (b *Broker) await(name string, until time.Time) {
 		if now := b.cfg.Clock.Now(); now.Before(until) { // a clock was set back
 			b.await(name, until)
 			return
+		}
+		if b.whenOpen(func() { b.await(name, until) }) {
+			return // nobody is asked for the daemon's own sake
 		}
 		if _, err := b.RotateKey(context.Background(), b.self(), RotateRequest{Name: name, Finish: true}); err != nil {
 			b.cfg.Logger.Warn("an old access key is not ended yet", "key", name, "err", err)

@@ -487,7 +487,7 @@ func TestRotationThatLostSomething(t *testing.T) {
 				if !notes {
 					w.notes = nil
 				}
-				if err := w.RemoveKey(t.Context(), cli, "alice"); err != nil {
+				if err := w.RemoveKey(t.Context(), cli, "alice", broker.Reachable{}); err != nil {
 					t.Fatal(err)
 				}
 				if len(w.vault) > 0 || len(w.notes) > 0 {

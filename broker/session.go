@@ -97,7 +97,7 @@ func (b *Broker) session(ctx context.Context, caller Caller, q *query, req Reque
 	}
 	q.need = need
 	if q.serial != "" {
-		wait, leave, refused := b.waitAnswered(ctx, caller, q, req)
+		wait, leave, refused := b.waitAnswered(ctx, caller, q.matter(), q.profile, req.Reachable, req.Code)
 		switch known := b.knownBase(q); {
 		case refused == nil:
 			defer leave()

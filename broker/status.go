@@ -27,6 +27,7 @@ func (b *Broker) Close(ctx context.Context, reason string) error {
 	b.mints.wait(ctx)
 	b.bases.wait(ctx)
 	b.proofs.wait(ctx)
+	b.opens.wait(ctx)
 	b.index.loads.wait(ctx)
 	b.mu.Lock()
 	b.closed = true

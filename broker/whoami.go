@@ -69,7 +69,7 @@ const iamPatience = 15 * time.Second
 // behind it. The session passes the gate like any other and stays in the
 // daemon. Without a profile, [default] is meant where it can be served, else
 // the only key that is stored. Its error is that of the identity: what IAM
-// does not tell is no failure.
+// does not tell is no failure. It may be an [*AskError].
 func (b *Broker) WhoAmI(ctx context.Context, caller Caller, req Request) (IdentityDetail, error) {
 	q := &query{profile: req.Profile}
 	var unserved *Unknown
@@ -81,7 +81,10 @@ func (b *Broker) WhoAmI(ctx context.Context, caller Caller, req Request) (Identi
 		req.Profile = l.Profiles[0]
 	}
 	if req.Profile == "" {
-		profile, key, why, err := b.unnamed(ctx, caller.Via, req)
+		profile, key, why, err := b.unnamed(ctx, caller, req)
+		if ask, ok := asAsk(err); ok {
+			return IdentityDetail{}, ask
+		}
 		if err != nil {
 			return IdentityDetail{}, b.refuse(ctx, caller, q, req.Reason, err)
 		}
@@ -118,10 +121,10 @@ func (b *Broker) WhoAmI(ctx context.Context, caller Caller, req Request) (Identi
 // unnamed finds what is meant where no profile is named. For a key it returns
 // no profile and, where there is a [default] that was meant to be served, why
 // it is not.
-func (b *Broker) unnamed(ctx context.Context, via string, req Request) (profile string, key KeyInfo, unserved *Unknown, err error) {
+func (b *Broker) unnamed(ctx context.Context, caller Caller, req Request) (profile string, key KeyInfo, unserved *Unknown, err error) {
 	req.Profile = "default"
 	q := &query{profile: req.Profile}
-	err = b.resolve(ctx, via, req, q)
+	err = b.resolve(ctx, caller, req, q)
 	why := AsError(err)
 	switch CodeOf(err) {
 	case "":
@@ -129,6 +132,9 @@ func (b *Broker) unnamed(ctx context.Context, via string, req Request) (profile 
 	case CodeNotFound, CodeConfig:
 	default:
 		return "", KeyInfo{}, nil, err
+	}
+	if err := b.open(ctx, caller, "", req.Reachable); err != nil {
+		return "", KeyInfo{}, nil, fmt.Errorf("look for the only stored key: %w", err)
 	}
 	keys, err := b.index.list(ctx)
 	switch {

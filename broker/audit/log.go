@@ -37,6 +37,10 @@ type Options struct {
 	// leaves the log unsigned.
 	Signer func(context.Context) (note.Signer, error)
 
+	// SignerReady is closed once Signer may have the key where it had not
+	// before: it is then called again at once. It may be nil.
+	SignerReady <-chan struct{}
+
 	// Command says what of command lines is recorded; by default CommandMasked.
 	Command CommandMode
 

@@ -41,9 +41,17 @@ func (s *signing) closeFile() {
 // time.
 func (l *Log) signAll() {
 	defer close(l.signerDone)
+	ready := l.opts.SignerReady
+	select {
+	case <-ready:
+		ready = nil // from the beginning
+	default:
+	}
 	for {
 		select {
 		case <-l.signWake:
+		case <-ready:
+			ready = nil
 		case <-l.ctx.Done():
 			return
 		}
@@ -54,6 +62,10 @@ func (l *Log) signAll() {
 		t := time.NewTimer(pause)
 		select {
 		case <-t.C:
+		case <-ready:
+			t.Stop()
+			ready = nil
+			l.wakeSigner()
 		case <-l.ctx.Done():
 			t.Stop()
 			return

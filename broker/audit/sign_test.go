@@ -278,3 +278,45 @@ func TestRepairTimes(t *testing.T) {
 		t.Errorf("%d entries", n)
 	}
 }
+
+// A key that can be had signs at once what was left unsigned, whatever the
+// pause between two attempts is, or without any further entry.
+func TestSignerReady(t *testing.T) {
+	for _, entries := range []int{1, 3} {
+		dir, key := logDir(t), newKey(t)
+		synctest.Test(t, func(t *testing.T) {
+			ready := make(chan struct{})
+			asked := 0
+			l, err := audit.Open(t.Context(), audit.Options{Dir: dir, SignerReady: ready, Signer: func(ctx context.Context) (note.Signer, error) {
+				asked++
+				select {
+				case <-ready:
+					return key.Signer(ctx)
+				default:
+					return nil, broker.Errorf(broker.CodeKeychainLocked, "locked")
+				}
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close(t.Context())
+			for range entries {
+				put(t, l, 1, true)
+				time.Sleep(time.Hour)
+			}
+			synctest.Wait()
+			if s := l.Status(); s.Signed != 0 || asked != entries {
+				t.Errorf("before: %+v, asked %d times", s, asked)
+			}
+			close(ready)
+			synctest.Wait()
+			if s := l.Status(); s.Signed != int64(entries) {
+				t.Errorf("after: %+v", s)
+			}
+			time.Sleep(time.Hour)
+			if synctest.Wait(); asked != entries+1 {
+				t.Errorf("asked %d times", asked)
+			}
+		})
+	}
+}

@@ -78,13 +78,14 @@ const otherKeychain = `start the keychain's service, or choose the encrypted fil
 
     keychain = "file"
 
-into gatepass.toml and start gatepassd with GATEPASS_FILE_PASSPHRASE set`
+into gatepass.toml, and: gatepass daemon restart
+Its passphrase is asked for when it is first needed.`
 
 func locked(backend, why string) *broker.Error {
 	e := broker.Errorf(broker.CodeKeychainLocked, "the keychain (%s) is locked: %s", backend, why)
 	switch backend {
 	case "file":
-		return e.WithHint("start gatepassd with GATEPASS_FILE_PASSPHRASE set to the store's passphrase")
+		return e.WithHint("in a terminal: gatepass keys list asks for its passphrase\nor start gatepassd with GATEPASS_FILE_PASSPHRASE set to it")
 	case "pass":
 		return e.WithHint("unlock gpg's key in a terminal, by showing any item with pass, and try again")
 	}

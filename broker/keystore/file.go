@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,7 +30,7 @@ func (h *helper) openFile() (vault, error) {
 	if !filepath.IsAbs(dir) {
 		return nil, broker.Errorf(broker.CodeConfig, "the directory of the file keychain is not an absolute path: %q", dir)
 	}
-	if len(h.req.passphrase) == 0 {
+	if len(h.req.passphrase) == 0 && h.req.Op != opUnlock {
 		return nil, locked("file", "it has no passphrase to open with")
 	}
 	st, err := os.Stat(dir)
@@ -70,6 +71,7 @@ func (emptyVault) get(string) ([]byte, error) { return nil, errAbsent }
 func (emptyVault) put(string, []byte) error   { return errAbsent }
 func (emptyVault) remove(string) error        { return errAbsent }
 func (emptyVault) probe() error               { return nil }
+func (emptyVault) unlock() (answer, error)    { return answer{New: true, Opens: true}, nil }
 
 func (v *fileVault) list() ([]string, error) {
 	entries, err := os.ReadDir(v.dir)
@@ -114,7 +116,7 @@ func (v *fileVault) open(ring ringVault, item string) ([]byte, error) {
 	case errors.Is(err, fs.ErrPermission):
 		return nil, denied("file", err.Error())
 	case err != nil && strings.Contains(err.Error(), "KeyUnwrap"):
-		return nil, denied("file", "the passphrase does not open "+item+", or the file is damaged").
+		return nil, broker.Errorf(broker.CodeKeychainDenied, "the keychain (file) refused: %w %s, or the file is damaged", errPassphrase, item).
 			WithHint("start gatepassd with the passphrase that the store was made with, or remove %s", filepath.Join(v.dir, item))
 	case err != nil:
 		return nil, broker.Errorf(broker.CodeData, "the item %s of the file keychain is damaged", item).
@@ -122,6 +124,9 @@ func (v *fileVault) open(ring ringVault, item string) ([]byte, error) {
 	}
 	return it.Data, nil
 }
+
+// errPassphrase is in the chain of a refusal that may be the passphrase's.
+var errPassphrase = errors.New("the passphrase does not open")
 
 // staging is the prefix of the directories in which items are written.
 const staging = ".put-"
@@ -204,7 +209,7 @@ func (v *fileVault) probe() error {
 	}
 	var first error
 	for _, item := range items {
-		if !strings.HasPrefix(item, "gatepass.") {
+		if !isOurs(item) {
 			continue
 		}
 		data, err := v.get(item)
@@ -218,6 +223,27 @@ func (v *fileVault) probe() error {
 	}
 	return first
 }
+
+// unlock says whether the passphrase is the store's. A store in which nothing
+// is has none yet.
+func (v *fileVault) unlock() (answer, error) {
+	items, err := v.list()
+	if err != nil {
+		return answer{}, err
+	}
+	if !slices.ContainsFunc(items, isOurs) {
+		return answer{New: true, Opens: true}, nil
+	}
+	if len(v.h.req.passphrase) == 0 {
+		return answer{}, nil
+	}
+	if err = v.probe(); err != nil && !errors.Is(err, errPassphrase) {
+		return answer{}, err
+	}
+	return answer{Opens: err == nil}, nil
+}
+
+func isOurs(item string) bool { return strings.HasPrefix(item, "gatepass.") }
 
 func syncPath(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -80,6 +81,117 @@ func TestFilePassphrase(t *testing.T) {
 	keys, err := s.Keys(t.Context())
 	if err != nil || len(keys) != 1 {
 		t.Errorf("the store holds %v, %v", keys, err)
+	}
+}
+
+// A store without a passphrase is told one: the right one, or any for a new
+// store. Till then nothing is started.
+func TestFileUnlock(t *testing.T) {
+	locked := func(dir string) *Store {
+		return newStore(t, func(cfg *Config) {
+			if cfg.FilePassphrase = (broker.Secret{}); dir != "" {
+				cfg.FileDir = dir
+			}
+		})
+	}
+	s := locked("")
+	wantCode(t, s.Locked(), broker.CodeKeychainLocked)
+	program := s.cfg.Helper
+	s.cfg.Helper = "/does/not/exist"
+	for name, err := range map[string]error{
+		"probe": s.Probe(t.Context()), "put": s.PutKey(t.Context(), testKey("ops")), "remove": s.RemoveKey(t.Context(), "ops"),
+		"secret": s.PutSecret(t.Context(), "x", broker.NewSecret("x")),
+	} {
+		if e := wantCode(t, err, broker.CodeKeychainLocked); !strings.Contains(e.Hint, "gatepass keys list") {
+			t.Errorf("%s: the hint is %q", name, e.Hint)
+		}
+	}
+	s.cfg.Helper = program
+
+	unlock := func(s *Store, passphrase string, want bool) {
+		t.Helper()
+		ok, err := s.Unlock(t.Context(), broker.NewSecret(passphrase))
+		if ok != want || err != nil || (s.Locked() == nil) != want {
+			t.Errorf("with %q: %v, %v, %v", passphrase, ok, err, s.Locked())
+		}
+	}
+	if fresh, err := s.New(t.Context()); !fresh || err != nil {
+		t.Errorf("a new store: %v, %v", fresh, err)
+	}
+	if _, err := os.Stat(s.cfg.FileDir); err == nil {
+		t.Error("a mere look made the directory")
+	}
+	unlock(s, "", false)
+	given := broker.NewSecret("first come")
+	if ok, err := s.Unlock(t.Context(), given); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	given.Clear() // the store has its own
+	select {
+	case <-s.Unlocked():
+	default:
+		t.Error("it does not say that it is open")
+	}
+	if err := s.PutKey(t.Context(), testKey("ops")); err != nil {
+		t.Fatal(err)
+	}
+
+	again := locked(s.cfg.FileDir)
+	if fresh, err := again.New(t.Context()); fresh || err != nil {
+		t.Errorf("an old store: %v, %v", fresh, err)
+	}
+	for _, wrong := range []string{"", "first comes", "first come ", strings.Repeat("x", 1<<20)} {
+		unlock(again, wrong, false)
+	}
+	select {
+	case <-again.Unlocked():
+		t.Error("it says that it is open")
+	default:
+	}
+	unlock(again, "first come", true)
+	if _, err := again.Key(t.Context(), "ops"); err != nil {
+		t.Error(err)
+	}
+	// Others' files do not make it a store, damaged ones of ours do.
+	for name, fresh := range map[string]bool{"notes.txt": true, "gatepass.key.x": false} {
+		dir := t.TempDir()
+		os.Chmod(dir, 0o700)
+		os.WriteFile(filepath.Join(dir, name), nil, 0o600)
+		if got, err := locked(dir).New(t.Context()); got != fresh || err != nil {
+			t.Errorf("with %s: %v, %v", name, got, err)
+		}
+	}
+	// Why it cannot be told, is told.
+	os.Chmod(s.cfg.FileDir, 0o770)
+	_, err := locked(s.cfg.FileDir).New(t.Context())
+	wantCode(t, err, broker.CodeConfig)
+	_, err = locked(s.cfg.FileDir).Unlock(t.Context(), broker.NewSecret("first come"))
+	wantCode(t, err, broker.CodeConfig)
+
+	// Keychains that are not files have no passphrase of ours.
+	other, err := New(Config{Backend: "pass"})
+	if err != nil || other.Locked() != nil {
+		t.Fatal(err, other.Locked())
+	}
+	<-other.Unlocked()
+	h := &helper{req: &request{Op: opUnlock}}
+	_, err = h.do(ringVault{}, "pass")
+	wantCode(t, err, broker.CodeInternal)
+}
+
+// Of several passphrases that come at once, one is kept.
+func TestFileUnlockedTwice(t *testing.T) {
+	s := newStore(t, func(cfg *Config) { cfg.FilePassphrase = broker.Secret{} })
+	var both sync.WaitGroup
+	for _, p := range []string{"one", "two"} {
+		both.Go(func() { s.Unlock(t.Context(), broker.NewSecret(p)) })
+	}
+	both.Wait()
+	if err := s.PutKey(t.Context(), testKey("ops")); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Key(t.Context(), "ops"); err != nil {
+		t.Error(err)
 	}
 }
 

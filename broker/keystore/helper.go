@@ -124,6 +124,12 @@ func (h *helper) do(v vault, backend string) (answer, error) {
 		return answer{}, v.probe()
 	case r.Op == opList:
 		return h.list(v)
+	case r.Op == opUnlock:
+		v, ok := v.(interface{ unlock() (answer, error) })
+		if !ok {
+			return answer{}, broker.Errorf(broker.CodeInternal, "the keychain (%s) has no passphrase", backend)
+		}
+		return v.unlock()
 	}
 	if r.Kind != kindKey && r.Kind != kindSecret || !validName(r.Name) {
 		return answer{}, broker.Errorf(broker.CodeInternal, "keychain helper was asked for no proper item")

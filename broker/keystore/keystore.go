@@ -85,7 +85,7 @@ type Config struct {
 	Deadline, PromptDeadline time.Duration
 
 	FileDir        string        // of the file backend; absolute
-	FilePassphrase broker.Secret // of the file backend; the Store keeps it
+	FilePassphrase broker.Secret // of the file backend; the Store keeps it. Zero: Unlock brings it
 	PassDir        string        // of pass; "" is what the environment says, else ~/.password-store
 	PassPrefix     string        // of pass; "" is "gatepass"
 
@@ -99,11 +99,17 @@ type Store struct {
 	calls  chan struct{} // holds a token for each running helper
 	writes chan struct{} // holds one while a write runs: a write reads back what it wrote
 
-	mu     sync.Mutex
-	opened string // what "auto" turned out to be
+	mu         sync.Mutex
+	opened     string        // what "auto" turned out to be
+	passphrase broker.Secret // of the file backend
+
+	unlocked chan struct{} // closed once there is a passphrase, or none is needed
 }
 
-var _ broker.KeyStore = (*Store)(nil)
+var (
+	_ broker.KeyStore = (*Store)(nil)
+	_ broker.Unlocker = (*Store)(nil)
+)
 
 // Backends lists the backends of the operating system goos, best first.
 func Backends(goos string) []string {
@@ -146,7 +152,14 @@ func New(cfg Config) (*Store, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	keepDescriptors()
-	return &Store{cfg: cfg, calls: make(chan struct{}, maxCalls), writes: make(chan struct{}, 1)}, nil
+	s := &Store{
+		cfg: cfg, calls: make(chan struct{}, maxCalls), writes: make(chan struct{}, 1),
+		passphrase: cfg.FilePassphrase, unlocked: make(chan struct{}),
+	}
+	if cfg.Backend != "file" || !s.passphrase.IsZero() {
+		close(s.unlocked)
+	}
+	return s, nil
 }
 
 // Env picks from environ what a helper and the programs that a keychain runs
@@ -187,6 +200,46 @@ func (s *Store) Backend() string {
 func (s *Store) Probe(ctx context.Context) error {
 	_, err := s.call(ctx, &request{Op: opProbe})
 	return err
+}
+
+// Locked returns an error where the file keychain has no passphrase yet. Other
+// keychains have their own ways of asking.
+func (s *Store) Locked() error {
+	select {
+	case <-s.unlocked:
+		return nil
+	default:
+		return locked("file", "its passphrase has not been given yet")
+	}
+}
+
+// Unlocked is closed once Locked returns nil.
+func (s *Store) Unlocked() <-chan struct{} { return s.unlocked }
+
+// New reports whether the file keychain holds nothing, so that whatever
+// passphrase comes first will be its own.
+func (s *Store) New(ctx context.Context) (bool, error) {
+	a, err := s.call(ctx, &request{Op: opUnlock})
+	return a.New, err
+}
+
+// Unlock keeps a passphrase of the file keychain if it is the right one: it
+// opens what is stored, or nothing is. It is kept in memory alone.
+func (s *Store) Unlock(ctx context.Context, passphrase broker.Secret) (bool, error) {
+	if passphrase.IsZero() || len(passphrase.RevealBytes()) > maxPart {
+		return false, nil
+	}
+	a, err := s.call(ctx, &request{Op: opUnlock, passphrase: slices.Clone(passphrase.RevealBytes())})
+	if err != nil || !a.Opens {
+		return false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.passphrase.IsZero() {
+		s.passphrase = broker.NewSecret(passphrase.RevealBytes())
+		close(s.unlocked)
+	}
+	return true, nil
 }
 
 // Keys lists what is stored, sorted by name. Secrets do not leave the helper.
@@ -305,8 +358,14 @@ func notFound(backend, kind, name string) *broker.Error {
 func (s *Store) call(ctx context.Context, req *request) (answer, error) {
 	req.Backend = s.Backend()
 	req.FileDir, req.PassDir, req.PassPrefix = s.cfg.FileDir, s.cfg.PassDir, s.cfg.PassPrefix
-	if req.Backend == "file" {
-		req.passphrase = slices.Clone(s.cfg.FilePassphrase.RevealBytes())
+	if req.Backend == "file" && req.Op != opUnlock {
+		if err := s.Locked(); err != nil {
+			req.clear()
+			return answer{}, err
+		}
+		s.mu.Lock()
+		req.passphrase = slices.Clone(s.passphrase.RevealBytes())
+		s.mu.Unlock()
 	}
 	a, err := s.run(ctx, req)
 	if err == nil {

@@ -46,6 +46,7 @@ const (
 	opPut    = "put"
 	opRemove = "remove"
 	opProbe  = "probe"
+	opUnlock = "unlock" // tries the passphrase of the file backend, which may be none
 )
 
 func (r *request) writes() bool { return r.Op == opPut || r.Op == opRemove }
@@ -65,6 +66,8 @@ type answer struct {
 	Keys    []broker.KeyInfo `json:"keys,omitempty"`
 	Damaged []string         `json:"damaged,omitempty"` // names in Keys whose items do not parse
 	Names   []string         `json:"names,omitempty"`   // of aws-vault's keys
+	New     bool             `json:"new,omitempty"`     // of an unlock: nothing is stored yet
+	Opens   bool             `json:"opens,omitempty"`   // of an unlock: the passphrase is the right one
 
 	value []byte
 }

@@ -57,28 +57,60 @@ func TestDesktop(t *testing.T) {
 		t.Run(dialog.program, func(t *testing.T) {
 			p := only(t, dialog.program, dialog.mode)
 			d := prompttest.New(t)
-			answered := asks(t.Context(), p, d, question, dialog.mode)
-			d.Type(d.First(), "123456", "Return")
-			if code, err := answered(); err != nil || code.Reveal() != "123456" {
-				t.Errorf("typed: %q, %v", code.Reveal(), err)
+			for want, typed := range map[string]string{broker.WantCode: "123456", broker.WantPassphrase: " correct% horse "} {
+				q := question
+				q.Want, q.Keychain = want, "file"
+				answered := asks(t.Context(), p, d, q, dialog.mode)
+				d.Type(d.First(), typed, "Return")
+				if answer, err := answered(); err != nil || answer.Reveal() != typed {
+					t.Errorf("typed: %q, %v", answer.Reveal(), err)
+				}
+
+				d.Gone()
+				answered = asks(t.Context(), p, d, q, dialog.mode)
+				d.Type(d.First(), typed, "Escape")
+				if answer, err := answered(); broker.CodeOf(err) != broker.CodeCancelled || !answer.IsZero() {
+					t.Errorf("Escape: %q, %v", answer.Reveal(), err)
+				}
+				d.Gone()
 			}
 
-			d.Gone()
-			answered = asks(t.Context(), p, d, question, dialog.mode)
-			d.Type(d.First(), "123456", "Escape")
-			if code, err := answered(); broker.CodeOf(err) != broker.CodeCancelled || !code.IsZero() {
-				t.Errorf("Escape: %q, %v", code.Reveal(), err)
-			}
-
-			d.Gone()
 			ctx, cancel := context.WithCancel(t.Context())
-			answered = asks(ctx, p, d, question, dialog.mode)
+			answered := asks(ctx, p, d, question, dialog.mode)
 			d.First()
 			cancel()
 			if _, err := answered(); broker.CodeOf(err) != broker.CodePromptTimeout {
 				t.Errorf("its question is over: %v", err)
 			}
 			d.Gone()
+		})
+	}
+}
+
+// A new passphrase is typed until it was the same twice.
+func TestDesktopNewPassphrase(t *testing.T) {
+	for _, dialog := range dialogs {
+		t.Run(dialog.program, func(t *testing.T) {
+			p := only(t, dialog.program, dialog.mode)
+			d := prompttest.New(t)
+			q := broker.Question{Want: broker.WantNewPassphrase, Keychain: "file", Program: "zsh"}
+			answered := asks(t.Context(), p, d, q, dialog.mode)
+			var window prompttest.Window
+			for _, typed := range []string{"correct horse", "correct hors", "correct horse", "correct horse"} {
+				window = d.Dialog(window)
+				d.Type(window, typed, "Return")
+			}
+			if answer, err := answered(); err != nil || answer.Reveal() != "correct horse" {
+				t.Errorf("typed: %q, %v", answer.Reveal(), err)
+			}
+			d.Gone()
+			answered = asks(t.Context(), p, d, q, dialog.mode)
+			window = d.First()
+			d.Type(window, "correct horse", "Return")
+			d.Type(d.Dialog(window), "correct horse", "Escape")
+			if answer, err := answered(); broker.CodeOf(err) != broker.CodeCancelled || !answer.IsZero() {
+				t.Errorf("Escape: %q, %v", answer.Reveal(), err)
+			}
 		})
 	}
 }
@@ -103,8 +135,8 @@ func TestDesktopText(t *testing.T) {
 	for range 10 {
 		long += "modules-of-modules/"
 	}
-	texts := func(profile string) broker.Question {
-		return broker.Question{Profile: profile, Program: long, Serial: question.Serial, Reason: "AWS refused " + long}
+	texts := func(want, profile string) broker.Question {
+		return broker.Question{Want: want, Profile: profile, Program: long, Serial: question.Serial, Reason: "AWS refused " + long}
 	}
 	for _, dialog := range dialogs {
 		t.Run(dialog.program, func(t *testing.T) {
@@ -119,14 +151,16 @@ func TestDesktopText(t *testing.T) {
 				d.Gone()
 				return width, height
 			}
-			_, plain := size(texts("plain"))
-			for _, profile := range []string{`a\nb\nc`, "<b>a</b><br/>b", "<br>&lt;", "100%0A%n", "a\u2028b\u2028c", "<!doctype html>"} {
-				width, height := size(texts(profile))
-				if height != plain {
-					t.Errorf("with the profile %q the dialog is %d high, else %d", profile, height, plain)
-				}
-				if width > 1000 || height > 700 {
-					t.Errorf("the dialog has %d by %d", width, height)
+			for _, want := range []string{broker.WantCode, broker.WantPassphrase} {
+				_, plain := size(texts(want, "plain"))
+				for _, profile := range []string{`a\nb%0Ac<br>d` + "\u2028e", "<!doctype html><p>&lt;"} {
+					width, height := size(texts(want, profile))
+					if height != plain {
+						t.Errorf("%s: with the profile %q the dialog is %d high, else %d", want, profile, height, plain)
+					}
+					if width > 1000 || height > 700 {
+						t.Errorf("the dialog has %d by %d", width, height)
+					}
 				}
 			}
 		})

@@ -110,7 +110,7 @@ func (a assuan) ask(q broker.Question, how broker.Reachable) (broker.Secret, err
 		return broker.Secret{}, err
 	}
 	for _, command := range []string{
-		"SETTITLE gatepass", "SETDESC " + escapeAssuan(text(q)), "SETPROMPT MFA code",
+		"SETTITLE gatepass", "SETDESC " + escapeAssuan(text(q)), "SETPROMPT " + field(q),
 	} {
 		if _, err := a.say(command); err != nil {
 			return broker.Secret{}, err

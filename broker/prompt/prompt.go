@@ -1,6 +1,6 @@
-// Package prompt asks the user for an MFA code by a program that the daemon
-// starts: pinentry (by the Assuan protocol), zenity, kdialog, or AppleScript's
-// dialog; and it runs a profile's mfa_process.
+// Package prompt asks the user for an MFA code or a passphrase by a program
+// that the daemon starts: pinentry (by the Assuan protocol), zenity, kdialog,
+// or AppleScript's dialog; and it runs a profile's mfa_process.
 //
 // Where there is no such program, or no display or terminal for it, Ask says
 // so ([broker.CodePromptUnavailable]) and the broker tries the next way. The
@@ -74,22 +74,52 @@ func (p *Prompter) Run(ctx context.Context, command string) (broker.Secret, erro
 	return broker.NewSecret(bytes.TrimSpace(out)), nil
 }
 
-// Ask asks by pinentry or by a desktop's dialog, as mode says.
+// Ask asks by pinentry or by a desktop's dialog, as mode says; for a new
+// passphrase until the same was typed twice.
 func (p *Prompter) Ask(ctx context.Context, q broker.Question, mode string, how broker.Reachable) (broker.Secret, error) {
+	for {
+		first, err := p.ask(ctx, q, mode, how)
+		if err != nil || first.IsZero() || q.Want == broker.WantPassphrase { // an empty one the broker refuses
+			return first, err
+		}
+		if q.Want == broker.WantCode {
+			return broker.NewSecret(bytes.TrimSpace(first.RevealBytes())), nil
+		}
+		again := q
+		again.Want = wantAgain
+		second, err := p.ask(ctx, again, mode, how)
+		if err != nil {
+			first.Clear()
+			return broker.Secret{}, err
+		}
+		same := second.Equal(first)
+		second.Clear()
+		if same {
+			return first, nil
+		}
+		first.Clear()
+		q.Reason = "the two passphrases differ"
+	}
+}
+
+// wantAgain is what a second dialog asks for.
+const wantAgain = "new_passphrase_again"
+
+func (p *Prompter) ask(ctx context.Context, q broker.Question, mode string, how broker.Reachable) (broker.Secret, error) {
 	if mode == broker.PromptPinentry {
 		return p.pinentry(ctx, q, how)
 	}
 	if runtime.GOOS == "darwin" {
-		return p.dialog(ctx, osascript, how, text(q))
+		return p.dialog(ctx, osascript(q), how)
 	}
 	if !hasDisplay(how.Env) {
 		return broker.Secret{}, unavailable("there is no display")
 	}
-	code, err := p.dialog(ctx, zenity, how, "--text="+escapeZenity(text(q)))
+	answer, err := p.dialog(ctx, zenity(q), how)
 	if broker.CodeOf(err) == broker.CodePromptUnavailable {
-		code, err = p.dialog(ctx, kdialog, how, escapeKDialog(text(q)))
+		answer, err = p.dialog(ctx, kdialog(q), how)
 	}
-	return code, err
+	return answer, err
 }
 
 // A dialog is a program that prints what was typed.
@@ -100,17 +130,37 @@ type dialog struct {
 	prefix    string // of what was typed, in its output
 }
 
-var (
-	// Without the variables zenity ends with 1 for a cancel, and so does GTK
-	// where the display cannot be reached.
-	zenity = dialog{
-		name: "zenity", args: []string{"--entry", "--title=gatepass"},
+// zenity ends with 1 for a cancel, and so does GTK where the display cannot be
+// reached, but for these variables.
+func zenity(q broker.Question) dialog {
+	d := dialog{
+		name: "zenity", args: []string{"--entry", "--title=gatepass", "--text=" + escapeZenity(text(q))},
 		env: []string{"ZENITY_CANCEL=101", "ZENITY_ESC=101"}, cancelled: 101,
 	}
-	kdialog = dialog{name: "kdialog", args: []string{"--title", "gatepass", "--inputbox"}, cancelled: 1}
-	// osascript ends with 1 for every error.
-	osascript = dialog{name: "osascript", args: []string{"-e", appleScript}, prefix: "="}
-)
+	if unseen(q) {
+		d.args = append(d.args, "--hide-text")
+	}
+	return d
+}
+
+func kdialog(q broker.Question) dialog {
+	d := dialog{name: "kdialog", args: []string{"--title", "gatepass"}, cancelled: 1}
+	if unseen(q) {
+		d.args = append(d.args, "--password", escapeHTML(text(q)))
+	} else {
+		d.args = append(d.args, "--inputbox", escapeKDialog(text(q)))
+	}
+	return d
+}
+
+// osascript ends with 1 for every error.
+func osascript(q broker.Question) dialog {
+	script := appleScript
+	if unseen(q) {
+		script = strings.Replace(script, `default answer ""`, `default answer "" with hidden answer`, 1)
+	}
+	return dialog{name: "osascript", args: []string{"-e", script, text(q)}, prefix: "="}
+}
 
 // appleScript shows its argument; the text is no part of the script.
 const appleScript = `on run argv
@@ -122,14 +172,13 @@ return "cancelled"
 end try
 end run`
 
-// dialog runs d with its last argument.
-func (p *Prompter) dialog(ctx context.Context, d dialog, how broker.Reachable, arg string) (broker.Secret, error) {
+// dialog runs d and returns the line that was typed.
+func (p *Prompter) dialog(ctx context.Context, d dialog, how broker.Reachable) (broker.Secret, error) {
 	path, err := p.cfg.Look(d.name)
 	if err != nil {
 		return broker.Secret{}, unavailable(d.name + " is not installed")
 	}
-	args := append(append([]string{path}, d.args...), arg)
-	out, status, err := p.run(ctx, args, append(p.env(how), d.env...), nil)
+	out, status, err := p.run(ctx, append([]string{path}, d.args...), append(p.env(how), d.env...), nil)
 	defer clear(out)
 	typed, ok := bytes.CutPrefix(out, []byte(d.prefix))
 	switch {
@@ -142,7 +191,7 @@ func (p *Prompter) dialog(ctx context.Context, d dialog, how broker.Reachable, a
 	case status != 0:
 		return broker.Secret{}, unavailable(fmt.Sprintf("%s ended with status %d", d.name, status))
 	}
-	return broker.NewSecret(bytes.TrimSpace(typed)), nil
+	return broker.NewSecret(bytes.TrimRight(typed, "\r\n")), nil
 }
 
 // run runs a program to its end and returns what it printed. A program that

@@ -16,7 +16,7 @@ import (
 )
 
 var question = broker.Question{
-	Profile: "ops", Program: "terraform <b>&\x1b[31m", Key: "alice", Serial: "arn:aws:iam::111122223333:mfa/alice",
+	Want: broker.WantCode, Profile: "ops", Program: "terraform <b>&\x1b[31m", Key: "alice", Serial: "arn:aws:iam::111122223333:mfa/alice",
 	Attempt: 2, Reason: "100% wrong\nQUIT",
 }
 
@@ -125,11 +125,12 @@ func TestTextIsText(t *testing.T) {
 
 func TestText(t *testing.T) {
 	for _, q := range []broker.Question{
-		{Profile: "ops", Serial: "mfa/alice"},
-		{Profile: "<b>ops\n", Program: strings.Repeat("long ", 100), Serial: strings.Repeat("ü", 500), Reason: "a\u2028b\u200fc\u0085d\xff"},
+		{Want: broker.WantCode, Profile: "ops", Serial: "mfa/alice"},
+		{Want: broker.WantPassphrase, Keychain: "file", Program: "zsh", Reason: "wrong"},
+		{Want: broker.WantCode, Profile: "<b>ops\n", Program: strings.Repeat("long ", 100), Serial: strings.Repeat("ü", 500), Reason: "a\u2028b\u200fc\u0085d\xff"},
 	} {
 		first, rest, _ := strings.Cut(text(q), "\n")
-		if !strings.HasPrefix(first, "A code of your MFA device is needed") || !strings.HasPrefix(rest, "\n") {
+		if !strings.Contains(first, "is needed") || !strings.HasPrefix(rest, "\n") {
 			t.Errorf("the text begins with %q, %q", first, rest)
 		}
 		for line := range strings.Lines(rest) {
@@ -144,6 +145,9 @@ func TestText(t *testing.T) {
 	if got := escapeZenity(`a_b\n<&`); got != `a__b\\n<&` {
 		t.Errorf("zenity gets %q", got)
 	}
+	if got := escapeHTML("a_b\\n<&>\n"); got != `a_b\\n&lt;&amp;&gt;<br>` {
+		t.Errorf("kdialog gets %q", got)
+	}
 	if got := escapeKDialog(`a_b\n<&`); got != `a_b\\n<&&` {
 		t.Errorf("kdialog gets %q", got)
 	}
@@ -156,10 +160,16 @@ func TestAppleScript(t *testing.T) {
 		"echo =123456": "123456", "echo =": "", "echo cancelled": "cancelled", "exit 1": "prompt_unavailable",
 	} {
 		p, _ := fake(t, map[string]string{"osascript": script})
-		code, err := p.dialog(t.Context(), osascript, display, "text")
+		code, err := p.dialog(t.Context(), osascript(question), display)
 		if got := code.Reveal() + string(broker.CodeOf(err)); got != want {
 			t.Errorf("%s: %q, want %q", script, got, want)
 		}
+	}
+	hidden := func(want string) bool {
+		return strings.Contains(osascript(broker.Question{Want: want}).args[1], `default answer "" with hidden answer with title`)
+	}
+	if hidden(broker.WantCode) || !hidden(broker.WantPassphrase) || !hidden(broker.WantNewPassphrase) {
+		t.Error("the wrong answers are hidden")
 	}
 }
 

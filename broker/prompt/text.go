@@ -16,19 +16,50 @@ const width = 60
 func text(q broker.Question) string {
 	var b strings.Builder
 	line := func(s string) { b.WriteString(wrap(plain(s)) + "\n") }
-	if q.Reason == "" {
-		b.WriteString("A code of your MFA device is needed.\n\n")
-	} else {
+	more := func(name, value string) {
+		if value != "" {
+			line(name + ": " + value)
+		}
+	}
+	switch again := q.Reason != ""; {
+	case q.Want == broker.WantPassphrase && again:
+		b.WriteString("The passphrase of the keychain is needed once more.\n\n")
+	case q.Want == broker.WantPassphrase:
+		b.WriteString("The passphrase of the keychain is needed.\n\n")
+	case q.Want == broker.WantNewPassphrase && again:
+		b.WriteString("Choose the passphrase of the new keychain once more.\n\n")
+	case q.Want == broker.WantNewPassphrase:
+		b.WriteString("The keychain is new: choose the passphrase that opens it.\n" +
+			"Without it nobody can read, or recover, what is kept there.\n\n")
+	case q.Want == wantAgain:
+		return "Type the same passphrase once more."
+	case again:
 		b.WriteString("A code of your MFA device is needed once more.\n\n")
+	default:
+		b.WriteString("A code of your MFA device is needed.\n\n")
+	}
+	if q.Reason != "" {
 		line(q.Reason)
 		b.WriteString("\n")
 	}
-	line("Profile: " + q.Profile)
-	if q.Program != "" {
-		line("Program: " + q.Program)
+	more("Keychain", q.Keychain)
+	more("Profile", q.Profile)
+	more("Program", q.Program)
+	more("Device", q.Serial)
+	return strings.TrimRight(b.String(), "\n")
+}
+
+// field names what is typed, where a dialog has room for it.
+func field(q broker.Question) string {
+	if unseen(q) {
+		return "Passphrase"
 	}
-	line("Device: " + q.Serial)
-	return strings.TrimSuffix(b.String(), "\n")
+	return "MFA code"
+}
+
+// unseen reports whether nobody is to see what is typed.
+func unseen(q broker.Question) bool {
+	return q.Want != broker.WantCode
 }
 
 // plain shows a text that others chose: no line of its own, nothing that
@@ -77,4 +108,9 @@ func escapeZenity(s string) string {
 // as what underlines a letter.
 func escapeKDialog(s string) string {
 	return strings.NewReplacer(`\`, `\\`, "&", "&&").Replace(s)
+}
+
+// escapeHTML is for kdialog where it shows markup, and reads C's escapes too.
+func escapeHTML(s string) string {
+	return strings.NewReplacer(`\`, `\\`, "&", "&amp;", "<", "&lt;", ">", "&gt;", "\n", "<br>").Replace(s)
 }

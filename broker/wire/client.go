@@ -30,7 +30,7 @@ const defaultTimeout = 75 * time.Second
 // Before it sends anything it asks the kernel who listens: a socket that is
 // not served by our own user gets nothing, least of all a key.
 //
-// Errors are *[broker.AskError]s where an MFA code is needed first, else
+// Errors are *[broker.AskError]s where the user must be asked first, else
 // *[broker.Error]s: the daemon's own, or
 // [broker.CodeDaemonUnreachable] for a daemon that is not there, does not
 // answer in time or is not gatepassd.

@@ -55,7 +55,8 @@ const (
 	PathCredentials    = "/v1/credentials"      // POST CredentialsRequest → the credential_process document
 	PathWhoAmI         = "/v1/whoami"           // POST CredentialsRequest, its profile optional → broker.IdentityDetail
 	PathStatus         = "/v1/status"           // GET → broker.Status
-	PathKeys           = "/v1/keys"             // GET → KeysResponse; POST AddKeyRequest → broker.KeyInfo
+	PathKeys           = "/v1/keys"             // POST AddKeyRequest → broker.KeyInfo
+	PathKeysList       = "/v1/keys/list"        // POST ListKeysRequest → KeysResponse
 	PathKeysRotate     = "/v1/keys/rotate"      // POST RotateKeyRequest → broker.Rotated
 	PathKeysRemove     = "/v1/keys/remove"      // POST RemoveKeyRequest → {}
 	PathAWSVault       = "/v1/aws-vault"        // POST AWSVaultRequest → AWSVaultResponse
@@ -98,12 +99,12 @@ type CredentialsRequest struct {
 	DurationSeconds int    `json:"duration_seconds,omitempty"` // 0 leaves it to the profile
 	MinLeftSeconds  int    `json:"min_left_seconds,omitempty"` // 0 leaves it to the surface
 	MFACode         string `json:"mfa_code,omitempty"`         // of the MFA device, from --mfa-code
-	// Ask says how the user can be asked for an MFA code. A client sends it
-	// once it was told that a code is needed.
-	Ask *Ask `json:"ask,omitempty"`
+	Ask             *Ask   `json:"ask,omitempty"`
 }
 
-// Ask says how the user behind a client can be asked.
+// Ask says how the user behind a client can be asked for what is needed: an
+// MFA code, or the passphrase of the file keychain. A client sends it once it
+// was told that there is a question.
 type Ask struct {
 	Terminal bool     `json:"terminal,omitempty"` // the client can ask on its terminal
 	Mode     string   `json:"mode,omitempty"`     // --prompt: one of [broker.PromptModes]
@@ -119,10 +120,10 @@ var AskVariables = [...]string{
 	"DBUS_SESSION_BUS_ADDRESS", "LANG", "LC_ALL", "TERM",
 }
 
-// A Needed is the body of an answer with status 202: there is no session yet,
-// since an MFA code is needed. With an id the client is to ask its user, to
-// send [PathPromptBeat] every second meanwhile and then [PathPromptReply], and
-// to make its request again. Without one it is to make its request again with
+// A Needed is the body of an answer with status 202: nothing has been done yet,
+// since the user is needed. With an id the client is to ask its user, to send
+// [PathPromptBeat] every second meanwhile and then [PathPromptReply], and to
+// make its request again. Without one it is to make its request again with
 // Ask.
 type Needed struct {
 	Question broker.Question `json:"question"`
@@ -133,12 +134,12 @@ type PromptBeatRequest struct {
 	ID string `json:"id"`
 }
 
-// PromptReplyRequest answers a question: with the code, or with why there is
-// none ("cancelled", "prompt_timeout", "prompt_unavailable").
+// PromptReplyRequest answers a question: with what was typed, or with why
+// there is nothing ("cancelled", "prompt_timeout", "prompt_unavailable").
 type PromptReplyRequest struct {
-	ID   string      `json:"id"`
-	Code string      `json:"code,omitempty"`
-	Why  broker.Code `json:"why,omitempty"`
+	ID     string      `json:"id"`
+	Answer string      `json:"answer,omitempty"`
+	Why    broker.Code `json:"why,omitempty"`
 }
 
 // StartLeaseRequest asks for a lease whose root is the process that asks: it
@@ -242,8 +243,9 @@ type EndLeasesResponse struct {
 	Ended []string `json:"ended"`
 }
 
-// AddKeyRequest stores a key. SecretAccessKey, MFA codes and the passphrase of
-// an AWSVaultKeyRequest are the only secrets that a client ever sends.
+// AddKeyRequest stores a key. SecretAccessKey, the answer to a question, MFA
+// codes and the passphrase of an AWSVaultKeyRequest are the only secrets that a
+// client ever sends.
 type AddKeyRequest struct {
 	Name            string `json:"name"`
 	AccessKeyID     string `json:"access_key_id"`
@@ -251,6 +253,12 @@ type AddKeyRequest struct {
 	Region          string `json:"region,omitempty"`
 	NoVerify        bool   `json:"no_verify,omitempty"`
 	AllowRoot       bool   `json:"allow_root,omitempty"`
+	Ask             *Ask   `json:"ask,omitempty"`
+}
+
+// ListKeysRequest asks for the stored keys.
+type ListKeysRequest struct {
+	Ask *Ask `json:"ask,omitempty"`
 }
 
 // KeysResponse lists the stored keys.
@@ -275,6 +283,7 @@ type RotateKeyRequest struct {
 // RemoveKeyRequest removes a stored key.
 type RemoveKeyRequest struct {
 	Name string `json:"name"`
+	Ask  *Ask   `json:"ask,omitempty"`
 }
 
 // AWSVaultRequest asks which keys aws-vault keeps, and says where it does.
@@ -298,6 +307,7 @@ type AWSVaultKeyRequest struct {
 	Passphrase string `json:"passphrase,omitempty"` // of file
 	Name       string `json:"name"`
 	Region     string `json:"region,omitempty"` // where to ask AWS about it
+	Ask        *Ask   `json:"ask,omitempty"`
 }
 
 // ProfilesRequest asks what profiles mean, and nothing of AWS.

@@ -202,8 +202,8 @@ func (m *importing) unread(s *vaultStore, e *broker.Error) {
 }
 
 // keyRequest asks something about one key of a store.
-func (m *importing) keyRequest(s *vaultStore, name string) wire.AWSVaultKeyRequest {
-	r := wire.AWSVaultKeyRequest{AWSVaultRequest: s.AWSVaultRequest, Passphrase: s.passphrase.Reveal(), Name: name, Region: m.region}
+func (m *importing) keyRequest(s *vaultStore, name string, ask *wire.Ask) wire.AWSVaultKeyRequest {
+	r := wire.AWSVaultKeyRequest{AWSVaultRequest: s.AWSVaultRequest, Passphrase: s.passphrase.Reveal(), Name: name, Region: m.region, Ask: ask}
 	if r.Region == "" {
 		r.Region = cmp.Or(m.getenv("AWS_REGION"), m.getenv("AWS_DEFAULT_REGION"))
 	}
@@ -238,8 +238,8 @@ func (m *importing) storeVaulted(s *vaultStore, name string) error {
 		return err
 	}
 	var key broker.ImportedKey
-	err := m.askLong(func(ctx context.Context, d *wire.Client) error {
-		return d.Call(ctx, "POST", wire.PathAWSVaultImport, m.keyRequest(s, name), &key)
+	err := m.askLong(func(ctx context.Context, d *wire.Client, ask *wire.Ask) error {
+		return d.Call(ctx, "POST", wire.PathAWSVaultImport, m.keyRequest(s, name, ask), &key)
 	})
 	if err == nil && !key.Already {
 		m.tell(name, "stored the key of %s", key.UserARN)
@@ -258,8 +258,8 @@ func checkVaulted(name string) error {
 
 // removeVaulted has the daemon remove a key from aws-vault's store.
 func (m *importing) removeVaulted(s *vaultStore, name string) error {
-	err := m.askLong(func(ctx context.Context, d *wire.Client) error {
-		return d.Call(ctx, "POST", wire.PathAWSVaultRemove, m.keyRequest(s, name), nil)
+	err := m.askLong(func(ctx context.Context, d *wire.Client, ask *wire.Ask) error {
+		return d.Call(ctx, "POST", wire.PathAWSVaultRemove, m.keyRequest(s, name, ask), nil)
 	})
 	if errors.Is(err, wire.ErrNoAnswer) {
 		// It may have been removed; asked again, the next run will know.
@@ -268,9 +268,11 @@ func (m *importing) removeVaulted(s *vaultStore, name string) error {
 	return err
 }
 
-// askLong is ask for what may show dialogs of two keychains.
-func (m *importing) askLong(call func(context.Context, *wire.Client) error) error {
-	ctx, cancel := context.WithTimeout(m.ctx, answerPatience)
-	defer cancel()
-	return m.ask(ctx, func(d *wire.Client) error { return call(ctx, d) })
+// askLong is aboutKeys for what may show dialogs of two keychains.
+func (m *importing) askLong(call func(context.Context, *wire.Client, *wire.Ask) error) error {
+	return m.aboutKeys(m.ctx, func(ctx context.Context, d *wire.Client, ask *wire.Ask) error {
+		ctx, cancel := context.WithTimeout(ctx, answerPatience)
+		defer cancel()
+		return call(ctx, d, ask)
+	})
 }

@@ -106,7 +106,7 @@ func (h *home) serveVaults(look func(wire.AWSVaultRequest) (names []string, fail
 		}
 	}
 	h.serve(map[string]func([]byte) (int, map[string]string, string){
-		"GET " + wire.PathKeys: func([]byte) (int, map[string]string, string) { return 200, nil, `{"keys":[]}` },
+		"POST " + wire.PathKeysList: func([]byte) (int, map[string]string, string) { return 200, nil, `{"keys":[]}` },
 		"POST " + wire.PathAWSVault: func(body []byte) (int, map[string]string, string) {
 			var r wire.AWSVaultRequest
 			if err := json.Unmarshal(body, &r); err != nil {

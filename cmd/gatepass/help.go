@@ -86,7 +86,7 @@ const environmentHelp = `gatepass reads these variables:
   GATEPASS_SOCKET                  the daemon's socket
   GATEPASS_CONFIG                  gatepass.toml, for a daemon that is started
   GATEPASS_FILE_PASSPHRASE         opens the file keychain, for a daemon that is
-                                   started
+                                   started; without it the daemon asks
   AWS_VAULT_BACKEND and its like   where aws-vault keeps its keys, which
                                    "keys import" moves
   NO_COLOR                         no colours

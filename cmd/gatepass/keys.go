@@ -59,7 +59,12 @@ func keysCommand(c *client) *cli.Command {
 
 func (c *client) storedKeys(ctx context.Context) ([]broker.KeyState, error) {
 	var list wire.KeysResponse
-	err := c.askTwice(ctx, func(d *wire.Client) error { return d.Call(ctx, "GET", wire.PathKeys, nil, &list) })
+	req := wire.CredentialsRequest{Via: "keys"}
+	err := c.asking(ctx, &req, func(ctx context.Context) error {
+		return c.askTwice(ctx, func(d *wire.Client) error {
+			return d.Call(ctx, "POST", wire.PathKeysList, wire.ListKeysRequest{Ask: req.Ask}, &list)
+		})
+	})
 	return list.Keys, err
 }
 
@@ -94,8 +99,8 @@ func (c *client) keysRemove(ctx *cli.Context) error {
 			return broker.Errorf(broker.CodeCancelled, "the key %q was not removed", name)
 		}
 	}
-	return c.ask(ctx.Context, func(d *wire.Client) error {
-		return d.Call(ctx.Context, "POST", wire.PathKeysRemove, wire.RemoveKeyRequest{Name: name}, nil)
+	return c.aboutKeys(ctx.Context, func(ctx context.Context, d *wire.Client, ask *wire.Ask) error {
+		return d.Call(ctx, "POST", wire.PathKeysRemove, wire.RemoveKeyRequest{Name: name, Ask: ask}, nil)
 	})
 }
 

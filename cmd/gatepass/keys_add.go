@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -106,10 +107,10 @@ func (c *client) keysAdd(ctx *cli.Context) error {
 		}
 	}
 	var stored broker.KeyInfo
-	err = c.ask(ctx.Context, func(d *wire.Client) error {
-		return d.Call(ctx.Context, "POST", wire.PathKeys, wire.AddKeyRequest{
+	err = c.aboutKeys(ctx.Context, func(ctx context.Context, d *wire.Client, ask *wire.Ask) error {
+		return d.Call(ctx, "POST", wire.PathKeys, wire.AddKeyRequest{
 			Name: key.Name, AccessKeyID: key.AccessKeyID, SecretAccessKey: secret.Reveal(), Region: key.Region,
-			NoVerify: key.NoVerify, AllowRoot: key.AllowRoot,
+			NoVerify: key.NoVerify, AllowRoot: key.AllowRoot, Ask: ask,
 		}, &stored)
 	})
 	if err != nil {

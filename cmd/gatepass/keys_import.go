@@ -334,9 +334,9 @@ func (m *importing) store(name, id string, secret broker.Secret, stored []broker
 		}
 	}
 	var info broker.KeyInfo
-	err := m.ask(m.ctx, func(d *wire.Client) error {
-		return d.Call(m.ctx, "POST", wire.PathKeys, wire.AddKeyRequest{
-			Name: name, AccessKeyID: id, SecretAccessKey: secret.Reveal(), Region: key.Region,
+	err := m.aboutKeys(m.ctx, func(ctx context.Context, d *wire.Client, ask *wire.Ask) error {
+		return d.Call(ctx, "POST", wire.PathKeys, wire.AddKeyRequest{
+			Name: name, AccessKeyID: id, SecretAccessKey: secret.Reveal(), Region: key.Region, Ask: ask,
 		}, &info)
 	})
 	if err == nil {

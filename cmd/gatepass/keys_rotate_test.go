@@ -99,7 +99,7 @@ func TestKeysRotateRefuses(t *testing.T) {
 func TestKeysRotateAsks(t *testing.T) {
 	h := newHome(t)
 	h.answers = []string{"123456"}
-	question := broker.Question{ID: "q-1", Profile: "work", Key: "work", Serial: "arn:aws:iam::111122223333:mfa/alice"}
+	question := broker.Question{ID: "q-1", Want: broker.WantCode, Profile: "work", Key: "work", Serial: "arn:aws:iam::111122223333:mfa/alice"}
 	asked := 0
 	got := h.serveRotate(func(r wire.RotateKeyRequest) (int, string) {
 		switch asked++; asked {
@@ -206,7 +206,7 @@ func TestKeysRemoveUnfinished(t *testing.T) {
 		h := newHome(t)
 		h.answers = []string{"n"}
 		h.serve(map[string]func([]byte) (int, map[string]string, string){
-			"GET " + wire.PathKeys: func([]byte) (int, map[string]string, string) {
+			"POST " + wire.PathKeysList: func([]byte) (int, map[string]string, string) {
 				return 200, nil, jsonOf(t, wire.KeysResponse{Keys: []broker.KeyState{{
 					KeyInfo: broker.KeyInfo{Name: "work", AccessKeyID: testID}, KeyNote: broker.KeyNote{Rotation: rot},
 				}}})

@@ -27,7 +27,7 @@ func (h *home) serveKeys(stored ...broker.KeyInfo) (added func() []wire.AddKeyRe
 		list = append(list, broker.KeyState{KeyInfo: k})
 	}
 	h.serve(map[string]func([]byte) (int, map[string]string, string){
-		"GET " + wire.PathKeys: func([]byte) (int, map[string]string, string) {
+		"POST " + wire.PathKeysList: func([]byte) (int, map[string]string, string) {
 			return 200, nil, jsonOf(h.t, wire.KeysResponse{Keys: list})
 		},
 		"POST " + wire.PathKeys: func(body []byte) (int, map[string]string, string) {

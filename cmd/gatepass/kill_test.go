@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,6 +37,20 @@ func newRealm(tb testing.TB) *realm {
 
 func newRealmOf(tb testing.TB, config ststest.Config) *realm {
 	tb.Helper()
+	r := newEmptyRealm(tb, config)
+	r.setenv("GATEPASS_FILE_PASSPHRASE=correct horse")
+	key := r.aws.Key("alice")
+	add := r.command("gatepass", "keys", "add", "alice", "--stdin")
+	add.Stdin = strings.NewReader(key.ID + "\n" + key.Secret + "\n")
+	if out, err := add.CombinedOutput(); err != nil {
+		tb.Fatalf("keys add: %v\n%s", err, out)
+	}
+	return r
+}
+
+// newEmptyRealm has no key, and nothing that opens its file keychain.
+func newEmptyRealm(tb testing.TB, config ststest.Config) *realm {
+	tb.Helper()
 	home, err := os.MkdirTemp("", "gp")
 	if err != nil {
 		tb.Fatal(err)
@@ -44,7 +59,6 @@ func newRealmOf(tb testing.TB, config ststest.Config) *realm {
 	r := &realm{bin: buildPrograms(tb), home: home, aws: ststest.NewServer(tb, config)}
 	r.env = []string{
 		"HOME=" + home, "XDG_RUNTIME_DIR=" + filepath.Join(home, "run"), "PATH=" + os.Getenv("PATH"),
-		"GATEPASS_FILE_PASSPHRASE=correct horse",
 	}
 	for _, dir := range []string{"run", ".aws", ".config/gatepass"} {
 		if err := os.MkdirAll(filepath.Join(home, dir), 0o700); err != nil {
@@ -53,12 +67,6 @@ func newRealmOf(tb testing.TB, config ststest.Config) *realm {
 	}
 	r.write(tb, ".config/gatepass/gatepass.toml", "keychain = \"file\"\n[aws]\nendpoint_url = \""+r.aws.URL+"\"\n")
 	r.write(tb, ".aws/config", "[profile deploy]\ngatepass_key = alice\nrole_arn = "+ststest.DeployARN+"\n")
-	key := r.aws.Key("alice")
-	add := r.command("gatepass", "keys", "add", "alice", "--stdin")
-	add.Stdin = strings.NewReader(key.ID + "\n" + key.Secret + "\n")
-	if out, err := add.CombinedOutput(); err != nil {
-		tb.Fatalf("keys add: %v\n%s", err, out)
-	}
 	tb.Cleanup(func() { r.command("gatepass", "daemon", "stop").Run() })
 	return r
 }
@@ -68,6 +76,12 @@ func (r *realm) write(tb testing.TB, name, text string) {
 	if err := os.WriteFile(filepath.Join(r.home, name), []byte(text), 0o600); err != nil {
 		tb.Fatal(err)
 	}
+}
+
+// setenv sets a variable for what is started from now on.
+func (r *realm) setenv(v string) {
+	name, _, _ := strings.Cut(v, "=")
+	r.env = append(slices.DeleteFunc(slices.Clone(r.env), func(old string) bool { return strings.HasPrefix(old, name+"=") }), v)
 }
 
 func (r *realm) command(name string, args ...string) *exec.Cmd {

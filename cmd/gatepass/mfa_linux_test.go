@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gatepass/broker"
+	"gatepass/broker/prompt/prompttest"
 	"gatepass/broker/sts/ststest"
 )
 
@@ -180,5 +181,36 @@ func TestMFANobodyToAsk(t *testing.T) {
 	background.expect("status 75")
 	if seen := background.seen.String(); strings.Contains(seen, "MFA code of") {
 		t.Errorf("a background job asked: %q", seen)
+	}
+}
+
+// A credential-process gives up before SDKs do, on a terminal as before a
+// dialog, which stands: its answer is for the next.
+func TestMFAPatience(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: it waits for 45 s")
+	}
+	t.Parallel()
+	terminal, display := newMFARealm(t), newMFARealm(t)
+	d := prompttest.New(t)
+	display.setenv("DISPLAY=" + d.Name)
+	display.withPrograms(t, map[string]string{"zenity": "zenity"})
+	began := time.Now()
+	p := terminal.onTerminal(t, "credential-process", "deploy")
+	waits := []func() []ended{terminal.crowd(1, "credential-process", "deploy"), display.crowd(3, "credential-process", "deploy")}
+	window := d.First()
+	for _, wait := range waits {
+		for _, e := range wait() {
+			// The machine may be busy, but that is not the 3 min of a dialog.
+			if took := time.Since(began); took < 44*time.Second || took > 75*time.Second || e.status != unavailable || !strings.Contains(e.output, "nobody") {
+				t.Errorf("after %s: %d: %s", took, e.status, e.output)
+			}
+		}
+	}
+	p.exits(unavailable)
+	d.Type(window, display.aws.Code("alice"), "Return")
+	d.Gone()
+	if e := display.crowd(1, "credential-process", "deploy")()[0]; e.status != 0 {
+		t.Errorf("%d: %s", e.status, e.output)
 	}
 }

@@ -82,7 +82,7 @@ func startPTY(t *testing.T, cmd *exec.Cmd, streams bool, env ...string) *pty {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.cmd.Process.Kill() })
-	master.SetDeadline(time.Now().Add(20 * time.Second))
+	master.SetDeadline(time.Now().Add(time.Minute))
 	return p
 }
 

@@ -34,7 +34,8 @@ Diagnostics: gatepassd.log in ~/.local/state/gatepass (XDG_STATE_HOME)
 Configuration: ~/.config/gatepass/gatepass.toml (GATEPASS_CONFIG)
 `
 
-// passphraseVariable opens the file keychain; see README.md.
+// passphraseVariable opens the file keychain, for which the daemon asks where
+// it is not set; see README.md.
 const passphraseVariable = "GATEPASS_FILE_PASSPHRASE"
 
 func main() {

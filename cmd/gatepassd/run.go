@@ -72,7 +72,7 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 	// The log's lock is what makes this daemon the only one.
 	book, err := audit.Open(ctx, audit.Options{
 		Dir: paths.AuditDir, Socket: socket, Command: audit.CommandMode(cfg.Audit.Command),
-		Signer: auditSigner(keys, paths.AuditKey, log), Logger: log,
+		Signer: auditSigner(keys, paths.AuditKey, log), SignerReady: keys.Unlocked(), Logger: log,
 	})
 	if err != nil {
 		return err
@@ -101,7 +101,7 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 	})
 	prompter := prompt.New(prompt.Config{Env: prompt.Env(os.Environ()), Desktop: prompt.Desktop(os.Environ())})
 	gate = broker.New(broker.Config{
-		Keys: keys, STS: aws, IAM: aws, AWSVault: keys, Notes: notebook{paths.KeyNotes}, Log: book, Profiles: profiles.NewReader(), Clock: clock, Logger: log,
+		Keys: keys, Unlocker: keys, STS: aws, IAM: aws, AWSVault: keys, Notes: notebook{paths.KeyNotes}, Log: book, Profiles: profiles.NewReader(), Clock: clock, Logger: log,
 		Files:   profiles.Files{Config: filepath.Join(home, ".aws", "config"), Credentials: filepath.Join(home, ".aws", "credentials")},
 		Trusted: cfg.TrustedConfigs,
 		MFA: broker.MFA{

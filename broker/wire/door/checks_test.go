@@ -228,16 +228,19 @@ func TestAnswers(t *testing.T) {
 		t.Errorf("Status = %+v, %v", s, err)
 	}
 	var keys wire.KeysResponse
-	if err := c.Call(ctx, "GET", wire.PathKeys, nil, &keys); err != nil || keys.Keys == nil {
+	if err := c.Call(ctx, "POST", wire.PathKeysList, wire.ListKeysRequest{Ask: &wire.Ask{Mode: "tty"}}, &keys); err != nil || keys.Keys == nil {
 		t.Errorf("keys %+v, %v", keys, err)
 	}
+	if how, ok := h.broker.asked[3].(broker.Reachable); !ok || !how.Known || how.Mode != "tty" || h.broker.callers[3].Via != "keys" {
+		t.Errorf("listed for %+v", h.broker.asked[3])
+	}
 	var info broker.KeyInfo
-	in := wire.AddKeyRequest{Name: "work", AccessKeyID: "AKIAIOSFODNN7EXAMPLE", SecretAccessKey: secret, Region: "us-east-1", NoVerify: true}
+	in := wire.AddKeyRequest{Name: "work", AccessKeyID: "AKIAIOSFODNN7EXAMPLE", SecretAccessKey: secret, Region: "us-east-1", NoVerify: true, Ask: &wire.Ask{Terminal: true}}
 	if err := c.Call(ctx, "POST", wire.PathKeys, in, &info); err != nil || info.Name != "work" {
 		t.Errorf("add %+v, %v", info, err)
 	}
 	k, ok := h.broker.asked[4].(broker.NewKey)
-	if !ok || k.SecretAccessKey.Reveal() != secret || !k.NoVerify || k.AllowRoot || k.Region != "us-east-1" {
+	if !ok || k.SecretAccessKey.Reveal() != secret || !k.NoVerify || k.AllowRoot || k.Region != "us-east-1" || !k.Reachable.Terminal {
 		t.Errorf("added %+v", h.broker.asked[4])
 	}
 	err = c.Call(ctx, "POST", wire.PathKeysRemove, wire.RemoveKeyRequest{Name: "nokey"}, nil)
@@ -252,7 +255,7 @@ func TestAnswers(t *testing.T) {
 	if err := c.Call(ctx, "POST", wire.PathAWSVault, store, &vault); err != nil || vault.Names == nil {
 		t.Errorf("aws-vault: %+v, %v", vault, err)
 	}
-	one := wire.AWSVaultKeyRequest{AWSVaultRequest: store, Passphrase: secret, Name: "work", Region: "us-east-1"}
+	one := wire.AWSVaultKeyRequest{AWSVaultRequest: store, Passphrase: secret, Name: "work", Region: "us-east-1", Ask: &wire.Ask{Mode: "tty"}}
 	var imported broker.ImportedKey
 	if err := c.Call(ctx, "POST", wire.PathAWSVaultImport, one, &imported); err != nil || imported.Name != "work" || !imported.Already {
 		t.Errorf("import: %+v, %v", imported, err)
@@ -262,7 +265,8 @@ func TestAnswers(t *testing.T) {
 	}
 	open := at
 	open.Passphrase = broker.NewSecret(secret)
-	if got, want := h.broker.asked[n:], []any{at, []any{open, "work", "us-east-1"}, []any{open, "work"}}; len(got) != 3 ||
+	how := h.broker.asked[3] // asked on the same terminal
+	if got, want := h.broker.asked[n:], []any{at, []any{open, "work", "us-east-1", how}, []any{open, "work", how}}; len(got) != 3 ||
 		!reflect.DeepEqual(got[1:], want[1:]) || !got[0].(broker.AWSVault).Passphrase.IsZero() || got[0].(broker.AWSVault).Dir != at.Dir {
 		t.Errorf("asked %+v, want %+v", got, want)
 	}
@@ -587,7 +591,7 @@ func TestQuestions(t *testing.T) {
 	}
 	for path, in := range map[string]any{
 		wire.PathPromptBeat:  wire.PromptBeatRequest{ID: "ABC"},
-		wire.PathPromptReply: wire.PromptReplyRequest{ID: "ABC", Code: "123456"},
+		wire.PathPromptReply: wire.PromptReplyRequest{ID: "ABC", Answer: "123456"},
 	} {
 		if err := c.Call(t.Context(), "POST", path, in, nil); err != nil {
 			t.Error(err)
@@ -607,6 +611,17 @@ func TestQuestions(t *testing.T) {
 		_, _, err := c.Credentials(t.Context(), wire.CredentialsRequest{Profile: "ops", Ask: ask})
 		if broker.CodeOf(err) != broker.CodeUsage {
 			t.Errorf("%s: %v", name, err)
+		}
+		vault := wire.AWSVaultRequest{Backend: "file", Dir: "/a/keys"}
+		for path, in := range map[string]any{
+			wire.PathKeys: wire.AddKeyRequest{Name: "work", Ask: ask}, wire.PathKeysList: wire.ListKeysRequest{Ask: ask},
+			wire.PathKeysRemove: wire.RemoveKeyRequest{Name: "work", Ask: ask}, wire.PathKeysRotate: wire.RotateKeyRequest{Name: "work", Ask: ask},
+			wire.PathAWSVaultImport: wire.AWSVaultKeyRequest{AWSVaultRequest: vault, Name: "work", Ask: ask}, wire.PathAWSVaultRemove: wire.AWSVaultKeyRequest{AWSVaultRequest: vault, Name: "work", Ask: ask},
+			wire.PathLeases: wire.StartLeaseRequest{CredentialsRequest: wire.CredentialsRequest{Profile: "ops", Ask: ask}}, wire.PathLeaseRenew: wire.RenewLeaseRequest{Ask: ask},
+		} {
+			if err := c.Call(t.Context(), "POST", path, in, nil); broker.CodeOf(err) != broker.CodeUsage {
+				t.Errorf("%s: %s: %v", path, name, err)
+			}
 		}
 	}
 }

@@ -44,12 +44,12 @@ type Broker interface {
 	Credentials(context.Context, broker.Caller, broker.Request) (broker.Grant, error)
 	WhoAmI(context.Context, broker.Caller, broker.Request) (broker.IdentityDetail, error)
 	AddKey(context.Context, broker.Caller, broker.NewKey) (broker.KeyInfo, error)
-	Keys(context.Context, broker.Caller) ([]broker.KeyState, error)
+	Keys(context.Context, broker.Caller, broker.Reachable) ([]broker.KeyState, error)
 	RotateKey(context.Context, broker.Caller, broker.RotateRequest) (broker.Rotated, error)
-	RemoveKey(ctx context.Context, caller broker.Caller, name string) error
+	RemoveKey(ctx context.Context, caller broker.Caller, name string, how broker.Reachable) error
 	AWSVaultKeys(ctx context.Context, caller broker.Caller, at broker.AWSVault) ([]string, error)
-	ImportKey(ctx context.Context, caller broker.Caller, at broker.AWSVault, name, region string) (broker.ImportedKey, error)
-	RemoveImported(ctx context.Context, caller broker.Caller, at broker.AWSVault, name string) error
+	ImportKey(ctx context.Context, caller broker.Caller, at broker.AWSVault, name, region string, how broker.Reachable) (broker.ImportedKey, error)
+	RemoveImported(ctx context.Context, caller broker.Caller, at broker.AWSVault, name string, how broker.Reachable) error
 	Status(context.Context) (broker.Status, error)
 	ListProfiles(context.Context, broker.Caller, profiles.Files) (broker.ProfileList, error)
 	ShowProfile(ctx context.Context, caller broker.Caller, files profiles.Files, name string) (broker.ProfileDetail, error)
@@ -59,7 +59,7 @@ type Broker interface {
 	OwnLease(broker.Caller) (broker.LeaseStatus, bool)
 	Outside(ctx context.Context, caller broker.Caller, what string) error
 	PromptBeat(ctx context.Context, caller broker.Caller, id string) error
-	PromptAnswer(ctx context.Context, caller broker.Caller, id string, code broker.Secret, why broker.Code) error
+	PromptAnswer(ctx context.Context, caller broker.Caller, id string, answer broker.Secret, why broker.Code) error
 }
 
 // Config is what a [Server] works with.
@@ -158,7 +158,8 @@ var routes = map[string]map[string]func(*Server, *request) (any, error){
 	wire.PathCredentials:    {"POST": (*Server).credentials},
 	wire.PathWhoAmI:         {"POST": (*Server).whoAmI},
 	wire.PathStatus:         {"GET": (*Server).status},
-	wire.PathKeys:           {"GET": (*Server).keys, "POST": (*Server).addKey},
+	wire.PathKeys:           {"POST": (*Server).addKey},
+	wire.PathKeysList:       {"POST": (*Server).keys},
 	wire.PathKeysRotate:     {"POST": (*Server).rotateKey},
 	wire.PathKeysRemove:     {"POST": (*Server).removeKey},
 	wire.PathAWSVault:       {"POST": (*Server).vaultKeys},
@@ -184,12 +185,11 @@ type request struct {
 }
 
 func (s *Server) credentials(r *request) (any, error) {
-	req, via, err := credentialsRequest(r.body)
+	req, via, err := credentialsRequest(r)
 	if err != nil {
 		return nil, err
 	}
 	r.caller.Via = via
-	req.Reachable.TTY = r.caller.TTY
 	grant, err := s.cfg.Broker.Credentials(r.ctx, r.caller, req)
 	if err != nil {
 		return nil, err
@@ -205,22 +205,29 @@ func (s *Server) credentials(r *request) (any, error) {
 type document []byte
 
 func (s *Server) whoAmI(r *request) (any, error) {
-	req, via, err := credentialsRequest(r.body)
+	req, via, err := credentialsRequest(r)
 	if err != nil {
 		return nil, err
 	}
 	if r.caller.Via = via; via == "" {
 		r.caller.Via = "whoami"
 	}
-	req.Reachable.TTY = r.caller.TTY
 	return s.cfg.Broker.WhoAmI(r.ctx, r.caller, req)
 }
 
 func (s *Server) status(r *request) (any, error) { return s.cfg.Broker.Status(r.ctx) }
 
 func (s *Server) keys(r *request) (any, error) {
+	var in wire.ListKeysRequest
+	if err := decode(r.body, &in); err != nil {
+		return nil, err
+	}
+	how, err := reachable(in.Ask, r)
+	if err != nil {
+		return nil, err
+	}
 	r.caller.Via = "keys"
-	keys, err := s.cfg.Broker.Keys(r.ctx, r.caller)
+	keys, err := s.cfg.Broker.Keys(r.ctx, r.caller, how)
 	if keys == nil {
 		keys = []broker.KeyState{}
 	}
@@ -235,6 +242,10 @@ func (s *Server) addKey(r *request) (any, error) {
 	if err := checkRegion(in.Region); err != nil {
 		return nil, err
 	}
+	how, err := reachable(in.Ask, r)
+	if err != nil {
+		return nil, err
+	}
 	r.caller.Via = "keys"
 	return s.cfg.Broker.AddKey(r.ctx, r.caller, broker.NewKey{
 		Name:            in.Name,
@@ -243,6 +254,7 @@ func (s *Server) addKey(r *request) (any, error) {
 		Region:          in.Region,
 		NoVerify:        in.NoVerify,
 		AllowRoot:       in.AllowRoot,
+		Reachable:       how,
 	})
 }
 
@@ -260,11 +272,10 @@ func (s *Server) rotateKey(r *request) (any, error) {
 	if in.KeepSeconds < 0 || in.KeepSeconds > math.MaxInt32 {
 		return nil, broker.Errorf(broker.CodeUsage, "keep_seconds is %d", in.KeepSeconds)
 	}
-	how, err := reachable(in.Ask)
+	how, err := reachable(in.Ask, r)
 	if err != nil {
 		return nil, err
 	}
-	how.TTY = r.caller.TTY
 	r.caller.Via = "keys"
 	return s.cfg.Broker.RotateKey(r.ctx, r.caller, broker.RotateRequest{
 		Name: in.Name, Keep: time.Duration(in.KeepSeconds) * time.Second, Finish: in.Finish, Region: in.Region,
@@ -278,8 +289,12 @@ func (s *Server) removeKey(r *request) (any, error) {
 	if err := decode(r.body, &in); err != nil {
 		return nil, err
 	}
+	how, err := reachable(in.Ask, r)
+	if err != nil {
+		return nil, err
+	}
 	r.caller.Via = "keys"
-	return struct{}{}, s.cfg.Broker.RemoveKey(r.ctx, r.caller, in.Name)
+	return struct{}{}, s.cfg.Broker.RemoveKey(r.ctx, r.caller, in.Name, how)
 }
 
 func (s *Server) vaultKeys(r *request) (any, error) {
@@ -300,21 +315,21 @@ func (s *Server) vaultKeys(r *request) (any, error) {
 }
 
 func (s *Server) importKey(r *request) (any, error) {
-	in, at, err := vaultKeyRequest(r.body)
+	in, at, how, err := vaultKeyRequest(r)
 	if err != nil {
 		return nil, err
 	}
 	r.caller.Via = "keys"
-	return s.cfg.Broker.ImportKey(r.ctx, r.caller, at, in.Name, in.Region)
+	return s.cfg.Broker.ImportKey(r.ctx, r.caller, at, in.Name, in.Region, how)
 }
 
 func (s *Server) removeImported(r *request) (any, error) {
-	in, at, err := vaultKeyRequest(r.body)
+	in, at, how, err := vaultKeyRequest(r)
 	if err != nil {
 		return nil, err
 	}
 	r.caller.Via = "keys"
-	return struct{}{}, s.cfg.Broker.RemoveImported(r.ctx, r.caller, at, in.Name)
+	return struct{}{}, s.cfg.Broker.RemoveImported(r.ctx, r.caller, at, in.Name, how)
 }
 
 func (s *Server) listProfiles(r *request) (any, error) {
@@ -357,7 +372,7 @@ func (s *Server) promptReply(r *request) (any, error) {
 	default:
 		return nil, broker.Errorf(broker.CodeUsage, "why is %q", in.Why)
 	}
-	return struct{}{}, s.cfg.Broker.PromptAnswer(r.ctx, r.caller, in.ID, broker.NewSecret(in.Code), in.Why)
+	return struct{}{}, s.cfg.Broker.PromptAnswer(r.ctx, r.caller, in.ID, broker.NewSecret(in.Answer), in.Why)
 }
 
 func (s *Server) stop(r *request) (any, error) {

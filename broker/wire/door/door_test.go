@@ -64,8 +64,8 @@ func (f *fakeBroker) AddKey(_ context.Context, c broker.Caller, k broker.NewKey)
 	return broker.KeyInfo{Name: k.Name, AccessKeyID: k.AccessKeyID}, nil
 }
 
-func (f *fakeBroker) Keys(_ context.Context, c broker.Caller) ([]broker.KeyState, error) {
-	f.note(c, "keys")
+func (f *fakeBroker) Keys(_ context.Context, c broker.Caller, how broker.Reachable) ([]broker.KeyState, error) {
+	f.note(c, how)
 	return nil, nil
 }
 
@@ -74,7 +74,7 @@ func (f *fakeBroker) RotateKey(_ context.Context, c broker.Caller, r broker.Rota
 	return broker.Rotated{KeyInfo: broker.KeyInfo{Name: r.Name}, Old: "AKIAOLD0000000000001"}, nil
 }
 
-func (f *fakeBroker) RemoveKey(_ context.Context, c broker.Caller, name string) error {
+func (f *fakeBroker) RemoveKey(_ context.Context, c broker.Caller, name string, _ broker.Reachable) error {
 	f.note(c, name)
 	return broker.Errorf(broker.CodeNotFound, "there is no key %q", name).WithHint("gatepass keys list")
 }
@@ -84,13 +84,13 @@ func (f *fakeBroker) AWSVaultKeys(_ context.Context, c broker.Caller, at broker.
 	return nil, nil
 }
 
-func (f *fakeBroker) ImportKey(_ context.Context, c broker.Caller, at broker.AWSVault, name, region string) (broker.ImportedKey, error) {
-	f.note(c, []any{at, name, region})
+func (f *fakeBroker) ImportKey(_ context.Context, c broker.Caller, at broker.AWSVault, name, region string, how broker.Reachable) (broker.ImportedKey, error) {
+	f.note(c, []any{at, name, region, how})
 	return broker.ImportedKey{KeyInfo: broker.KeyInfo{Name: name, AccessKeyID: "AKIAIOSFODNN7EXAMPLE"}, Already: true}, nil
 }
 
-func (f *fakeBroker) RemoveImported(_ context.Context, c broker.Caller, at broker.AWSVault, name string) error {
-	f.note(c, []any{at, name})
+func (f *fakeBroker) RemoveImported(_ context.Context, c broker.Caller, at broker.AWSVault, name string, how broker.Reachable) error {
+	f.note(c, []any{at, name, how})
 	return nil
 }
 
@@ -146,8 +146,8 @@ func (f *fakeBroker) PromptBeat(_ context.Context, c broker.Caller, id string) e
 	return nil
 }
 
-func (f *fakeBroker) PromptAnswer(_ context.Context, c broker.Caller, id string, code broker.Secret, why broker.Code) error {
-	f.note(c, "answer "+id+" "+code.Reveal()+string(why))
+func (f *fakeBroker) PromptAnswer(_ context.Context, c broker.Caller, id string, answer broker.Secret, why broker.Code) error {
+	f.note(c, "answer "+id+" "+answer.Reveal()+string(why))
 	return nil
 }
 

@@ -181,15 +181,15 @@ func decode(body []byte, into any) error {
 
 // credentialsRequest reads the body of a request for a profile, which need not
 // be named in it.
-func credentialsRequest(body []byte) (req broker.Request, via string, err error) {
+func credentialsRequest(r *request) (req broker.Request, via string, err error) {
 	var in wire.CredentialsRequest
-	if err := decode(body, &in); err != nil {
+	if err := decode(r.body, &in); err != nil {
 		return req, "", err
 	}
-	return credentialsRequestOf(in)
+	return credentialsRequestOf(in, r)
 }
 
-func credentialsRequestOf(in wire.CredentialsRequest) (req broker.Request, via string, err error) {
+func credentialsRequestOf(in wire.CredentialsRequest, r *request) (req broker.Request, via string, err error) {
 	if err := checkFiles(in.ConfigFile, in.CredentialsFile); err != nil {
 		return req, "", err
 	}
@@ -204,7 +204,7 @@ func credentialsRequestOf(in wire.CredentialsRequest) (req broker.Request, via s
 			return req, "", broker.Errorf(broker.CodeUsage, "%s is %d", name, seconds)
 		}
 	}
-	how, err := reachable(in.Ask)
+	how, err := reachable(in.Ask, r)
 	if err != nil {
 		return req, "", err
 	}
@@ -240,16 +240,19 @@ func vaultOf(in wire.AWSVaultRequest) (at broker.AWSVault, err error) {
 }
 
 // vaultKeyRequest reads the body of a request about one key of aws-vault.
-func vaultKeyRequest(body []byte) (in wire.AWSVaultKeyRequest, at broker.AWSVault, err error) {
-	if err := decode(body, &in); err != nil {
-		return in, at, err
+func vaultKeyRequest(r *request) (in wire.AWSVaultKeyRequest, at broker.AWSVault, how broker.Reachable, err error) {
+	if err := decode(r.body, &in); err != nil {
+		return in, at, how, err
 	}
 	if err := checkRegion(in.Region); err != nil {
-		return in, at, err
+		return in, at, how, err
+	}
+	if how, err = reachable(in.Ask, r); err != nil {
+		return in, at, how, err
 	}
 	at, err = vaultOf(in.AWSVaultRequest)
 	at.Passphrase = broker.NewSecret(in.Passphrase)
-	return in, at, err
+	return in, at, how, err
 }
 
 // profilesRequest reads the body of a request about profiles.
@@ -278,12 +281,12 @@ func checkPath(name, path string) error {
 	return nil
 }
 
-// reachable reads how a client's user can be asked. The variables go to
+// reachable reads how the user behind r can be asked. The variables go to
 // programs that the daemon starts: those that a dialog needs and no other, and
 // nothing in them that is not plain text.
-func reachable(in *wire.Ask) (broker.Reachable, error) {
+func reachable(in *wire.Ask, r *request) (broker.Reachable, error) {
 	if in == nil {
-		return broker.Reachable{}, nil
+		return broker.Reachable{TTY: r.caller.TTY}, nil
 	}
 	if in.Mode != "" && !slices.Contains(broker.PromptModes, in.Mode) {
 		return broker.Reachable{}, broker.Errorf(broker.CodeUsage, "%q is no way to ask: it is one of %s", in.Mode, strings.Join(broker.PromptModes, ", "))
@@ -303,7 +306,7 @@ func reachable(in *wire.Ask) (broker.Reachable, error) {
 		}
 	}
 	return broker.Reachable{
-		Known: true, Terminal: in.Terminal, Mode: in.Mode, Env: in.Env,
+		Known: true, Terminal: in.Terminal, Mode: in.Mode, TTY: r.caller.TTY, Env: in.Env,
 		Waited: time.Duration(in.WaitedMillis) * time.Millisecond,
 	}, nil
 }

@@ -13,14 +13,13 @@ func (s *Server) beginLease(r *request) (any, error) {
 	if err := decode(r.body, &in); err != nil {
 		return nil, err
 	}
-	req, via, err := credentialsRequestOf(in.CredentialsRequest)
+	req, via, err := credentialsRequestOf(in.CredentialsRequest, r)
 	if err != nil {
 		return nil, err
 	}
 	if r.caller.Via = via; via == "" {
 		r.caller.Via = "exec"
 	}
-	req.Reachable.TTY = r.caller.TTY
 	grant, err := s.cfg.Broker.Begin(r.ctx, r.caller, broker.LeaseRequest{
 		Request: req, With: in.With, Serve: in.Serve, Program: in.Program,
 		Command: in.Command,
@@ -58,11 +57,10 @@ func (s *Server) renewLease(r *request) (any, error) {
 	if err := decode(r.body, &in); err != nil {
 		return nil, err
 	}
-	how, err := reachable(in.Ask)
+	how, err := reachable(in.Ask, r)
 	if err != nil {
 		return nil, err
 	}
-	how.TTY = r.caller.TTY
 	r.caller.Via = "renew"
 	return s.cfg.Broker.Renew(r.ctx, r.caller, in.Lease, broker.Request{Reachable: how, Code: broker.NewSecret(in.MFACode), Reason: in.Reason})
 }
