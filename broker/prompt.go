@@ -181,7 +181,7 @@ func (p *prompts) queueLocked(key string) *promptQueue {
 }
 
 // interactive reports whether a person waits for what via asks.
-func interactive(via string) bool { return via != "credential-process" && via != "daemon" }
+func interactive(via string) bool { return via != "credential-process" && !unattended(via) }
 
 // join puts a request among those who can be asked. It is refused when the
 // user has just cancelled and no person asks now. leave must be called.
