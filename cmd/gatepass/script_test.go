@@ -175,8 +175,11 @@ func setup(env *testscript.Env, bin string) error {
 func condition(cond string) (bool, error) {
 	name, ok := strings.CutPrefix(cond, "real:")
 	if !ok {
-		if cond == "root" {
+		switch cond {
+		case "root":
 			return os.Getuid() == 0, nil
+		case "race":
+			return raceEnabled, nil
 		}
 		return false, fmt.Errorf("unknown condition %q", cond)
 	}
