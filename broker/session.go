@@ -108,8 +108,9 @@ func (b *Broker) session(ctx context.Context, caller Caller, q *query, req Reque
 		}
 	}
 	// A call that was under way may give a session that another found good
-	// enough; then the next call mints.
-	for range 2 {
+	// enough, or that was kept before the machine slept; then the next call
+	// mints.
+	for try := range 2 {
 		m, err := b.mints.do(ctx, q.cacheKey, func() (minted, error) {
 			if s := b.cached(q.cacheKey); s != nil && s.left(b.cfg.Clock) >= need {
 				return minted{s, false}, nil
@@ -121,6 +122,9 @@ func (b *Broker) session(ctx context.Context, caller Caller, q *query, req Reque
 			return nil, false, err
 		}
 		left := m.session.left(b.cfg.Clock)
+		if left <= 0 && try == 0 {
+			continue
+		}
 		if left <= 0 {
 			return nil, false, Errorf(CodeAWSUnreachable, "profile %q: the new session had already expired by this machine's clock (%s)",
 				q.profile, b.cfg.Clock.Now().Format(time.RFC3339)).WithHint("set the clock right")
