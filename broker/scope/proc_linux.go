@@ -296,7 +296,14 @@ func (fd pidfd) group() (id uint64, ok bool) {
 // reaped; asked says that it can tell at all (since 6.15).
 func (fd pidfd) exit() (exit broker.Exit, asked bool) {
 	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
-	if err := unix.IoctlPidfdInfo(int(fd), &info); err != nil {
+	err := unix.IoctlPidfdInfo(int(fd), &info)
+	if errors.Is(err, unix.ESRCH) {
+		// It was reaped after the kernel had looked for a status, and before
+		// it looked for a process: now there is one.
+		info.Mask = unix.PIDFD_INFO_EXIT
+		err = unix.IoctlPidfdInfo(int(fd), &info)
+	}
+	if err != nil {
 		return broker.Exit{}, false
 	}
 	if info.Mask&unix.PIDFD_INFO_EXIT == 0 {
