@@ -59,6 +59,7 @@ func newEmptyRealm(tb testing.TB, config ststest.Config) *realm {
 	r := &realm{bin: buildPrograms(tb), home: home, aws: ststest.NewServer(tb, config)}
 	r.env = []string{
 		"HOME=" + home, "XDG_RUNTIME_DIR=" + filepath.Join(home, "run"), "PATH=" + os.Getenv("PATH"),
+		"GORACE=" + raceOptions,
 	}
 	for _, dir := range []string{"run", ".aws", ".config/gatepass"} {
 		if err := os.MkdirAll(filepath.Join(home, dir), 0o700); err != nil {

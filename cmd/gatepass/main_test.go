@@ -97,6 +97,7 @@ func newHome(t testing.TB) *home {
 	return &home{t: t, patience: 10 * time.Second, env: map[string]string{
 		"HOME": dir, "XDG_STATE_HOME": filepath.Join(dir, "state"), "XDG_CONFIG_HOME": filepath.Join(dir, "config"),
 		"GATEPASS_SOCKET": filepath.Join(dir, "run", "gatepass.sock"), "PATH": "/nonexistent",
+		"GORACE": raceOptions,
 	}}
 }
 

@@ -22,6 +22,7 @@ type pty struct {
 	slave  *os.File
 	cmd    *exec.Cmd
 	seen   bytes.Buffer // all that the terminal showed
+	found  int          // as far as what was expected goes
 }
 
 // onTerminal runs gatepass with a terminal of its own, which is not among its
@@ -86,12 +87,16 @@ func startPTY(t *testing.T, cmd *exec.Cmd, streams bool, env ...string) *pty {
 	return p
 }
 
-// expect reads what the terminal shows until text comes.
+// expect reads what the terminal shows until text comes, after what was
+// expected before.
 func (p *pty) expect(text string) {
 	p.t.Helper()
-	from := p.seen.Len()
 	buf := make([]byte, 1024)
-	for !strings.Contains(p.seen.String()[from:], text) {
+	for {
+		if i := strings.Index(p.seen.String()[p.found:], text); i >= 0 {
+			p.found += i + len(text)
+			return
+		}
 		n, err := p.master.Read(buf)
 		if err != nil {
 			p.t.Fatalf("waiting for %q: %v; seen %q", text, err, p.seen.String())

@@ -123,6 +123,7 @@ func setup(env *testscript.Env, bin string) error {
 	env.Setenv("PATH", bin+string(filepath.ListSeparator)+env.Getenv("PATH"))
 	env.Setenv("BIN", bin)
 	env.Setenv("GATEPASS_FILE_PASSPHRASE", "correct horse")
+	env.Setenv("GORACE", raceOptions)
 	// The AWS CLI may be a shim of a version manager that looks in HOME.
 	for _, v := range []string{"PYENV_ROOT", "NVM_DIR"} {
 		env.Setenv(v, os.Getenv(v))
@@ -346,7 +347,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 func command(ts *testscript.TestScript, name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(ts.Getenv("BIN"), name), args...)
 	cmd.Dir = ts.MkAbs(".")
-	for _, v := range []string{"HOME", "XDG_RUNTIME_DIR", "PATH", "GATEPASS_FILE_PASSPHRASE", "GATEPASS_SOCKET", "GATEPASS_AUTOSTART", "DBUS_SESSION_BUS_ADDRESS"} {
+	for _, v := range []string{"HOME", "XDG_RUNTIME_DIR", "PATH", "GATEPASS_FILE_PASSPHRASE", "GATEPASS_SOCKET", "GATEPASS_AUTOSTART", "DBUS_SESSION_BUS_ADDRESS", "GORACE"} {
 		if ts.Getenv(v) != "" {
 			cmd.Env = append(cmd.Env, v+"="+ts.Getenv(v))
 		}
