@@ -2,14 +2,19 @@ package audit
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
+	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -168,4 +173,88 @@ func lastCheckpoint(f io.ReaderAt, size int64) (last *checkpoint, end int64, who
 		i += n
 	}
 	return last, start + int64(i), i == 0 || bytes.HasSuffix(b[:i], []byte("\n\n")), nil
+}
+
+// checked is a checkpoint from the file, or what is wrong with what should
+// be one.
+type checked struct {
+	checkpoint
+	line    int64 // where it begins, from 1
+	trusted bool  // signed by the key
+	problem string
+	err     error // of reading
+}
+
+// openCheckpoints opens the checkpoints file and says how much of it to read;
+// f is nil when there is none.
+func openCheckpoints(dir string) (f *os.File, size int64, err error) {
+	f, err = os.Open(filepath.Join(dir, checkpointsName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, info.Size(), nil
+}
+
+// readCheckpoints sends the checkpoints of the file, their signatures
+// checked. It ends after the first problem.
+func readCheckpoints(ctx context.Context, f io.ReaderAt, size int64, key note.Verifier, feed chan<- checked) {
+	send := func(c checked) bool {
+		select {
+		case feed <- c:
+			return c.problem == "" && c.err == nil
+		case <-ctx.Done():
+			return false
+		}
+	}
+	ours := keyID{key.Name(), key.KeyHash()}
+	known := note.VerifierList(key)
+	in := io.NewSectionReader(f, 0, size)
+	var buf []byte
+	line := int64(1)
+	for eof := false; ; {
+		c, n, err := nextCheckpoint(buf)
+		// At the end of what was read, more may belong to it.
+		if !eof && (err == errCheckpointTorn && len(buf) <= maxCheckpoint || err == nil && n == len(buf)) {
+			more := make([]byte, 64<<10)
+			m, rerr := in.Read(more)
+			if rerr != nil && rerr != io.EOF {
+				send(checked{err: rerr})
+				return
+			}
+			eof = rerr == io.EOF
+			buf = append(buf, more[:m]...)
+			continue
+		}
+		if len(buf) == 0 {
+			return
+		}
+		out := checked{checkpoint: c, line: line}
+		switch {
+		case err == errCheckpointTorn && bytes.HasPrefix([]byte(key.Name()+"\n"), buf[:min(len(buf), len(key.Name())+1)]):
+			return // being written, or torn: it never counted
+		case err != nil:
+			out.problem = err.Error()
+		case c.signedBy(ours):
+			out.trusted = true
+			if _, err := note.Open(c.note, known); err != nil {
+				out.problem = "the checkpoint's signature is not one of the key to trust: " + err.Error()
+			}
+		}
+		if out.trusted && c.origin != key.Name() {
+			out.problem = fmt.Sprintf("a checkpoint of another log, %q", c.origin)
+		}
+		if !send(out) {
+			return
+		}
+		line += int64(bytes.Count(buf[:n], []byte("\n")))
+		buf = buf[n:]
+	}
 }
