@@ -1,5 +1,10 @@
 package audit
 
+import (
+	"context"
+	"iter"
+)
+
 // The seams that tests reach through.
 
 type (
@@ -17,6 +22,16 @@ var (
 	MaskCommand  = maskCommand
 	AppendString = appendString
 )
+
+// EntriesBy is Entries with stretches of size bytes, or of segments that are
+// read as compressed ones are.
+func EntriesBy(ctx context.Context, dir string, q Query, size int64, stream bool) iter.Seq2[Line, error] {
+	return func(yield func(Line, error) bool) {
+		r := newReader(ctx, dir)
+		r.size, r.stream = size, stream
+		r.yield(q, yield)
+	}
+}
 
 const (
 	MaxPending = maxPending

@@ -1,90 +1,80 @@
 package audit
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"iter"
-	"path"
 	"slices"
-	"time"
 
 	"gatepass/broker"
 )
-
-// A Query selects entries. Zero fields select all.
-type Query struct {
-	From  int64 // the first number
-	Last  int   // only the last so many of those selected
-	Since time.Time
-	Until time.Time // up to, but not at
-
-	Event   broker.EventKind
-	Outcome string
-	Profile string
-	Lease   string
-	Key     string // name or access key id
-	Session string // id or access key id
-	Program string // as recorded, or its last path element
-
-	// Follow goes on with entries as they are written, until the context
-	// ends.
-	Follow bool
-}
-
-// A Line is an entry as it stands in the log.
-type Line struct {
-	Seq int64
-	Raw []byte // without the newline; valid until the iteration goes on
-}
-
-// Entry decodes the line.
-func (l Line) Entry() (Entry, error) { return ParseEntry(l.Raw) }
 
 // Entries yields the entries of the log in dir that q selects, in order. It
 // reads beside a daemon that writes, and shows what is there: whether it is
 // what was signed is for [Verify] to say.
 //
+// Since and Until need not read the whole log. The log is looked at in
+// stretches of 256 KiB (of a compressed segment, the whole), and one is passed
+// over where its first entry and the next one's are in order and both more
+// than a day before Since, or after Until. So an entry that is within bounds is
+// left out only if the clock that stamped it was wrong by more than a day and
+// was put right within the same stretch.
+//
 // A line that is no entry is yielded with an error that says where it is, and
 // the iteration goes on; after any other error it ends. A missing log is
-// [broker.CodeNotFound], one that may not be read [broker.CodeConfig].
+// [broker.CodeNotFound], one that may not be read [broker.CodeConfig], and a
+// pattern that makes no sense [broker.CodeUsage].
 func Entries(ctx context.Context, dir string, q Query) iter.Seq2[Line, error] {
 	return func(yield func(Line, error) bool) {
-		r := &reader{ctx: ctx, dir: dir, q: q, match: q.matcher(), yield: yield}
-		if err := r.read(); err != nil && err != errStopped {
-			switch {
-			case errors.Is(err, fs.ErrNotExist):
-				err = broker.Errorf(broker.CodeNotFound, "read the audit log: %w", err)
-			case errors.Is(err, fs.ErrPermission):
-				err = broker.Errorf(broker.CodeConfig, "read the audit log: %w", err)
-			}
-			yield(Line{}, err)
-		}
+		newReader(ctx, dir).yield(q, yield)
 	}
+}
+
+func (r *reader) yield(q Query, yield func(Line, error) bool) {
+	if err := r.query(q, yield); err != nil && err != errStopped {
+		yield(Line{}, logError(err))
+	}
+}
+
+// logError gives an error in reading the log its code.
+func logError(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return broker.Errorf(broker.CodeNotFound, "read the audit log: %w", err)
+	case errors.Is(err, fs.ErrPermission):
+		return broker.Errorf(broker.CodeConfig, "read the audit log: %w", err)
+	}
+	return err
 }
 
 var errStopped = errors.New("the caller has seen enough")
 
+// A reader reads the log in dir.
 type reader struct {
-	ctx   context.Context
-	dir   string
-	q     Query
-	match func(line []byte, h lineHead) (bool, error)
-	yield func(Line, error) bool
+	ctx    context.Context
+	dir    string
+	size   int64 // of a stretch
+	stream bool  // plain segments are read as others have to be
 
-	num  int   // of the segment to go on in
-	off  int64 // and where
+	num  int // of the segment to follow, from off on
+	off  int64
 	next int64 // no entry below this number is new
 }
 
-func (r *reader) read() error {
+func newReader(ctx context.Context, dir string) *reader {
+	return &reader{ctx: ctx, dir: dir, size: stretchSize}
+}
+
+func (r *reader) query(q Query, yield func(Line, error) bool) error {
+	m, err := q.matcher()
+	if err != nil {
+		return err
+	}
 	var w watcher
-	if r.q.Follow {
+	if q.Follow {
 		// First, so that nothing is missed between the last read and it.
-		var err error
 		if w, err = watch(r.dir); err != nil {
 			return err
 		}
@@ -94,58 +84,97 @@ func (r *reader) read() error {
 	if err != nil {
 		return err
 	}
-	r.num = 1
-	if len(nums) > 0 {
-		r.num = nums[0]
+	parts, end, err := r.stretches(nums, q.bounds())
+	if err != nil {
+		return err
 	}
-	if r.q.Last > 0 {
-		if err := r.lastOnes(nums); err != nil {
-			return err
+	if r.num, r.off = 1, end; len(nums) > 0 {
+		r.num = nums[len(nums)-1]
+	}
+	show := func(h hit) error {
+		if !yield(h.shown()) {
+			return errStopped
 		}
+		return nil
+	}
+	if q.Last > 0 || q.Reverse {
+		err = r.backward(parts, m.match, q, show)
 	} else {
-		for _, num := range slices.Backward(nums) {
-			r.num = num
-			first, ok, err := firstSeq(r.dir, num)
-			if err != nil {
+		err = r.scan(parts, m.match, false, r.inOrder(show))
+	}
+	for err == nil && w != nil {
+		if err = r.fresh(m.match, r.inOrder(show)); err == nil {
+			err = w.wait(r.ctx)
+		}
+	}
+	return err
+}
+
+// shown is a hit as it is yielded.
+func (h hit) shown() (Line, error) {
+	var err error
+	if h.bad != nil {
+		err = broker.Errorf(broker.CodeData, "read the audit log: byte %d of %s: the line %w", h.off, segmentName(h.num), h.bad)
+	}
+	return Line{h.seq, h.line, h.entry}, err
+}
+
+// inOrder leaves out what was moved to a later segment by a repair, and seen.
+func (r *reader) inOrder(each func(hit) error) func(hit) error {
+	return func(h hit) error {
+		if h.bad == nil {
+			if h.seq < r.next {
+				return nil
+			}
+			r.next = h.seq + 1
+		}
+		return each(h)
+	}
+}
+
+// backward reads from the end and, unless the newest come first, shows the
+// last ones once it has them.
+func (r *reader) backward(parts []stretch, wanted filter, q Query, each func(hit) error) error {
+	slices.Reverse(parts)
+	var last []hit
+	seen := 0
+	below := int64(-1) // the number of the entry after
+	err := r.scan(parts, wanted, true, func(h hit) error {
+		if h.bad == nil {
+			if below >= 0 && h.seq >= below {
+				return nil // a repair has moved it on
+			}
+			below = h.seq
+			r.next = max(r.next, h.seq+1)
+		}
+		if q.Reverse {
+			if err := each(h); err != nil {
 				return err
 			}
-			if ok && first <= r.q.From {
-				break
-			}
+		} else {
+			h.line = slices.Clone(h.line)
+			last = append(last, h)
 		}
-		if err := r.forward(nums); err != nil {
-			return err
+		if seen++; seen == q.Last {
+			return errEnough
 		}
+		return nil
+	})
+	if err != nil && err != errEnough {
+		return err
 	}
-	for w != nil {
-		if err := r.fresh(); err != nil {
-			return err
-		}
-		if err := w.wait(r.ctx); err != nil {
+	for _, h := range slices.Backward(last) {
+		if err := each(h); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// forward reads from the place in r to the end of the listed segments.
-func (r *reader) forward(nums []int) error {
-	for _, num := range nums {
-		if num < r.num {
-			continue
-		}
-		if num > r.num {
-			r.num, r.off = num, 0
-		}
-		if err := r.segment(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+var errEnough = errors.New("there are as many as were asked for")
 
 // fresh reads what was written since the last call.
-func (r *reader) fresh() error {
+func (r *reader) fresh(wanted filter, each func(hit) error) error {
 	for {
 		// Seen before the segment is read to its end: nothing is written to
 		// a segment once there is a next one.
@@ -155,7 +184,7 @@ func (r *reader) fresh() error {
 		}
 		i, found := slices.BinarySearch(nums, r.num)
 		if found {
-			if err := r.segment(); err != nil {
+			if r.off, err = r.segment(r.num, r.off, wanted, each); err != nil {
 				return err
 			}
 			i++
@@ -167,180 +196,30 @@ func (r *reader) fresh() error {
 	}
 }
 
-// segment reads one segment from the place in r to its end.
-func (r *reader) segment() error {
-	in, err := newLineReader(r.dir, r.num, r.off)
+// segment reads one segment forward from off and returns where its last whole
+// line ends.
+func (r *reader) segment(num int, off int64, wanted filter, each func(hit) error) (int64, error) {
+	in, err := newLineReader(r.dir, num, off)
 	if err != nil {
-		return err
+		return off, err
 	}
 	defer in.Close()
 	for n := 0; ; n++ {
 		if n%1024 == 0 && r.ctx.Err() != nil {
-			return r.ctx.Err()
+			return off, r.ctx.Err()
 		}
 		start := in.off
 		line, err := in.next()
 		if err == io.EOF {
-			r.off = in.off
-			return nil // what has no newline is not written yet
+			return in.off, nil // what has no newline is not written yet
 		}
 		if err != nil && err != errLong {
-			return err
+			return off, err
 		}
-		if err := r.line(line, r.num, start, err); err != nil {
-			return err
-		}
-	}
-}
-
-// line yields a line if it is selected.
-func (r *reader) line(line []byte, num int, off int64, bad error) error {
-	h, err := parseHead(line)
-	if bad == nil {
-		bad = err
-	}
-	if bad == nil {
-		if h.seq < r.next {
-			return nil // moved to this segment by a repair, and seen
-		}
-		r.next = h.seq + 1
-		var ok bool
-		if ok, bad = r.match(line, h); bad == nil && !ok {
-			return nil
-		}
-	}
-	if bad != nil {
-		bad = broker.Errorf(broker.CodeData, "read the audit log: byte %d of %s: the line %w", off, segmentName(num), bad)
-	}
-	if !r.yield(Line{h.seq, line}, bad) {
-		return errStopped
-	}
-	return nil
-}
-
-// lastOnes reads from the end until it has found enough, yields them, and
-// leaves in r the place where the log ended.
-func (r *reader) lastOnes(nums []int) error {
-	type hit struct {
-		line []byte
-		num  int
-		off  int64
-	}
-	var hits []hit
-	below := int64(-1) // the number of the line after
-	for i, num := range slices.Backward(nums) {
-		in, err := newBackReader(r.dir, num)
-		if err != nil {
-			return err
-		}
-		defer in.Close()
-		_, end, err := in.prev() // what has no newline is not written yet
-		if err != nil {
-			return err
-		}
-		if i == len(nums)-1 {
-			r.num, r.off = num, end
-		}
-		for n := 0; len(hits) < r.q.Last; n++ {
-			if n%1024 == 0 && r.ctx.Err() != nil {
-				return r.ctx.Err()
-			}
-			line, off, err := in.prev()
-			if err == io.EOF {
-				break
-			}
-			if err != nil {
-				return err
-			}
-			h, bad := parseHead(line)
-			if bad == nil {
-				if below >= 0 && h.seq >= below {
-					continue // a repair has moved it on
-				}
-				below = h.seq
-				if r.next == 0 {
-					r.next = h.seq + 1
-				}
-				if h.seq < r.q.From {
-					break
-				}
-				var ok bool
-				if ok, bad = r.match(line, h); bad == nil && !ok {
-					continue
-				}
-			}
-			hits = append(hits, hit{slices.Clone(line), num, off})
-		}
-	}
-	next := r.next
-	r.next = 0
-	for _, h := range slices.Backward(hits) {
-		if err := r.line(h.line, h.num, h.off, nil); err != nil {
-			return err
-		}
-	}
-	r.next = next
-	return nil
-}
-
-// matcher returns what tells whether a line is selected. Lines are decoded
-// only where the looked-for values stand in them somewhere.
-func (q *Query) matcher() func(line []byte, h lineHead) (bool, error) {
-	bound := func(t time.Time) []byte {
-		if t.IsZero() {
-			return nil
-		}
-		return appendTime(nil, t)
-	}
-	since, until := bound(q.Since), bound(q.Until)
-	var needles [][]byte
-	for _, s := range []string{q.Outcome, q.Profile, q.Lease, q.Key, q.Session, q.Program} {
-		if s != "" {
-			b, _ := appendString(nil, s, maxString)
-			if s == q.Program {
-				b = b[1:] // the end of a path will do
-			}
-			needles = append(needles, b)
-		}
-	}
-	return func(line []byte, h lineHead) (bool, error) {
-		if h.seq < q.From ||
-			since != nil && bytes.Compare(h.time, since) < 0 ||
-			until != nil && bytes.Compare(h.time, until) >= 0 ||
-			q.Event != "" && string(h.event) != string(q.Event) {
-			return false, nil
-		}
-		for _, n := range needles {
-			if !bytes.Contains(line, n) {
-				return false, nil
+		if h, ok := wanted.look(line, num, start, err); ok {
+			if err := each(h); err != nil {
+				return off, err
 			}
 		}
-		if len(needles) == 0 {
-			return true, nil
-		}
-		e, err := ParseEntry(line)
-		if err != nil {
-			return false, fmt.Errorf("is not an entry: %w", err)
-		}
-		return q.selects(&e), nil
 	}
-}
-
-func (q *Query) selects(e *Entry) bool {
-	is := func(want string, have ...string) bool { return want == "" || slices.Contains(have, want) }
-	var key broker.EventKey
-	if e.Key != nil {
-		key = *e.Key
-	}
-	var session broker.EventSession
-	if e.Session != nil {
-		session = *e.Session
-	}
-	program := ""
-	if e.Caller != nil {
-		program = e.Caller.Program
-	}
-	return is(q.Outcome, e.Outcome) && is(q.Profile, e.Profile) && is(q.Lease, e.Lease) &&
-		is(q.Key, key.Name, key.AccessKeyID) && is(q.Session, session.ID, session.AccessKeyID) &&
-		is(q.Program, program, path.Base(program))
 }

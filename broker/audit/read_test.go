@@ -93,17 +93,17 @@ func TestEntries(t *testing.T) {
 		{"last from", audit.Query{Last: 13, From: 35}, span(35, 40)},
 		{"since", audit.Query{Since: start.Add(30 * time.Minute)}, span(30, 40)},
 		{"until", audit.Query{Until: start.Add(3 * time.Minute)}, span(0, 3)},
-		{"profile", audit.Query{Profile: "datacentre"}, []int64{7, 21}},
-		{"last of profile", audit.Query{Profile: "datacentre", Last: 1}, []int64{21}},
-		{"escaped", audit.Query{Profile: `a "quoted" näme`}, []int64{8}},
-		{"event", audit.Query{Event: broker.EventRequestDenied}, []int64{9}},
-		{"outcome", audit.Query{Outcome: broker.OutcomeDenied}, []int64{9}},
-		{"lease", audit.Query{Lease: "l-1"}, []int64{7, 21}},
-		{"key", audit.Query{Key: "datacentre"}, []int64{10}},
-		{"session", audit.Query{Session: "s-33"}, []int64{33}},
-		{"program", audit.Query{Program: "deploy.py"}, []int64{10}},
-		{"program's path", audit.Query{Program: "/opt/bin/deploy.py"}, []int64{10}},
-		{"nothing", audit.Query{Profile: "data"}, nil},
+		{"profile", audit.Query{Profile: []string{"datacentre"}}, []int64{7, 21}},
+		{"last of profile", audit.Query{Profile: []string{"datacentre"}, Last: 1}, []int64{21}},
+		{"escaped", audit.Query{Profile: []string{`a "quoted" näme`}}, []int64{8}},
+		{"event", audit.Query{Event: []string{string(broker.EventRequestDenied)}}, []int64{9}},
+		{"outcome", audit.Query{Outcome: []string{broker.OutcomeDenied}}, []int64{9}},
+		{"lease", audit.Query{Lease: []string{"l-1"}}, []int64{7, 21}},
+		{"key", audit.Query{Key: []string{"datacentre"}}, []int64{10}},
+		{"session", audit.Query{Session: []string{"s-33"}}, []int64{33}},
+		{"program", audit.Query{Program: []string{"deploy.py"}}, []int64{10}},
+		{"program's path", audit.Query{Program: []string{"/opt/bin/deploy.py"}}, []int64{10}},
+		{"nothing", audit.Query{Profile: []string{"data"}}, nil},
 	} {
 		if got := seqs(t, dir, tt.q); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
@@ -139,7 +139,7 @@ func TestEntriesOfBrokenLog(t *testing.T) {
 	lines := bytes.SplitAfter(b, []byte("\n"))
 	b = slices.Concat(lines[0], []byte("rubbish\n"), lines[1], bytes.Repeat([]byte("x"), 200<<10), []byte("\n"), lines[2], []byte(`{"seq":3,`))
 	os.WriteFile(name, b, 0o600)
-	for _, q := range []audit.Query{{}, {Last: 10}, {Profile: "prod-admin"}} {
+	for _, q := range []audit.Query{{}, {Last: 10}, {Profile: []string{"prod-admin"}}} {
 		var good, bad int
 		for line, err := range audit.Entries(t.Context(), dir, q) {
 			switch {

@@ -109,7 +109,7 @@ func TestRecover(t *testing.T) {
 				t.Errorf("verify: %+v, %v", rep, err)
 			}
 			var mended []string
-			for line := range audit.Entries(t.Context(), dir, audit.Query{Event: broker.EventLogRecovered}) {
+			for line := range audit.Entries(t.Context(), dir, audit.Query{Event: []string{string(broker.EventLogRecovered)}}) {
 				e, err := line.Entry()
 				if err != nil {
 					t.Fatal(err)

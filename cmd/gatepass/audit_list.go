@@ -14,24 +14,20 @@ const auditListHelp = `gatepass audit list shows the entries of the audit log, t
 
 usage: gatepass audit list [flags]
 
-  --since T       from then on: 2h, 3d, 14:30, today, yesterday, 2026-11-03,
-  --until T       "2026-11-03 14:30" or RFC 3339; up to, but not at, then
-  --profile NAME  of this profile
-  --event EVENT   of this kind, as credentials.served or request.denied
-  --outcome O     ok, denied or failed
-  --program NAME  asked by this program, as terraform
-  --lease ID      of this lease
-  --limit N       only the last N of them
-  --follow        go on with entries as they are written; without --since and
-                  --limit, after the last 10
-  --json          the stored lines, byte for byte
+` + entryHelp + `  --limit N         only the last N of them
+  --reverse         the newest first
+  --follow          go on with entries as they are written; without --since and
+                    --limit, after the last 10
+  --json            the stored lines, byte for byte
 
+` + patternHelp + `
 It shows what is there; whether it is what was written, "gatepass audit verify"
 says. A line that is no entry is named on standard error, and the exit code is
 65 then.
 
 examples:
   gatepass audit list --since yesterday --outcome denied
+  gatepass audit list --profile 'prod-*' --program terraform --since 7d
   gatepass audit list --profile ops --follow
 `
 
@@ -39,19 +35,8 @@ func auditListCommand(c *client) *cli.Command {
 	return &cli.Command{
 		Name:      "list",
 		UsageText: auditListHelp,
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "since"},
-			&cli.StringFlag{Name: "until"},
-			&cli.StringFlag{Name: "profile"},
-			&cli.StringFlag{Name: "event"},
-			&cli.StringFlag{Name: "outcome"},
-			&cli.StringFlag{Name: "program"},
-			&cli.StringFlag{Name: "lease"},
-			&cli.IntFlag{Name: "limit"},
-			&cli.BoolFlag{Name: "follow"},
-			&cli.BoolFlag{Name: "json"},
-		},
-		Action: c.auditList,
+		Flags:     append(entryFlags(), &cli.IntFlag{Name: "limit"}, &cli.BoolFlag{Name: "reverse"}, &cli.BoolFlag{Name: "follow"}, &cli.BoolFlag{Name: "json"}),
+		Action:    c.auditList,
 	}
 }
 
@@ -59,7 +44,7 @@ func (c *client) auditList(ctx *cli.Context) error {
 	if err := noArguments(ctx); err != nil {
 		return err
 	}
-	q, err := auditQuery(ctx, time.Now())
+	q, err := listQuery(ctx, time.Now())
 	if err != nil {
 		return err
 	}
@@ -121,30 +106,19 @@ func (c *client) auditList(ctx *cli.Context) error {
 	return nil
 }
 
-// auditQuery is what the flags select.
-func auditQuery(ctx *cli.Context, now time.Time) (q audit.Query, err error) {
-	if q.Since, err = when("since", ctx.String("since"), now); err != nil {
+// listQuery is what the flags select.
+func listQuery(ctx *cli.Context, now time.Time) (audit.Query, error) {
+	q, err := entryQuery(ctx, now)
+	if err != nil {
 		return q, err
 	}
-	if q.Until, err = when("until", ctx.String("until"), now); err != nil {
-		return q, err
-	}
-	if !q.Since.IsZero() && !q.Until.IsZero() && !q.Since.Before(q.Until) {
-		return q, usageOf(ctx, "--since is not before --until")
-	}
-	q.Last = ctx.Int("limit")
-	if ctx.IsSet("limit") && q.Last <= 0 {
+	q.Last, q.Reverse, q.Follow = ctx.Int("limit"), ctx.Bool("reverse"), ctx.Bool("follow")
+	switch {
+	case ctx.IsSet("limit") && q.Last <= 0:
 		return q, usageOf(ctx, "--limit %d shows nothing", q.Last)
-	}
-	q.Outcome = ctx.String("outcome")
-	switch q.Outcome {
-	case "", broker.OutcomeOK, broker.OutcomeDenied, broker.OutcomeFailed:
-	default:
-		return q, usageOf(ctx, "--outcome is ok, denied or failed, not %q", q.Outcome)
-	}
-	q.Event = broker.EventKind(ctx.String("event"))
-	q.Profile, q.Program, q.Lease = ctx.String("profile"), ctx.String("program"), ctx.String("lease")
-	if q.Follow = ctx.Bool("follow"); q.Follow && q.Since.IsZero() && q.Last == 0 {
+	case q.Reverse && q.Follow:
+		return q, usageOf(ctx, "--reverse and --follow exclude one another")
+	case q.Follow && q.Since.IsZero() && q.Last == 0:
 		q.Last = 10
 	}
 	return q, nil

@@ -1,0 +1,216 @@
+package audit
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+)
+
+// A stretch is a part of the log that is read at once: the lines that begin
+// in it.
+type stretch struct {
+	num      int
+	from, to int64 // bytes of a plain segment; to < 0: a whole segment, whose length is not known before it is read
+}
+
+const (
+	stretchSize = 256 << 10 // bytes, mostly
+
+	// slack is how far a clock may be wrong without Since and Until being
+	// so. What it costs is a day's entries more to read.
+	slack = 24 * time.Hour
+)
+
+// A mark is what is known of the place where a stretch begins: its first
+// entry.
+type mark struct {
+	known bool
+	seq   int64
+	time  [len(timeFormat)]byte
+}
+
+func markOf(h lineHead) mark {
+	m := mark{known: true, seq: h.seq}
+	copy(m.time[:], h.time)
+	return m
+}
+
+// bounds are what a query says of places in the log.
+type bounds struct {
+	from, to      int64
+	after, before []byte // what is wanted is, but for slack, not before after and not from before on; nil for no bound
+}
+
+func (q *Query) bounds() bounds {
+	b := bounds{from: q.From, to: q.To}
+	if !q.Since.IsZero() {
+		b.after = timeBound(q.Since.Add(-slack))
+	}
+	if !q.Until.IsZero() {
+		b.before = timeBound(q.Until.Add(slack))
+	}
+	return b
+}
+
+func (b bounds) none() bool { return b.from <= 0 && b.to <= 0 && b.after == nil && b.before == nil }
+
+// pass reports whether what lies between two marks need not be read. Numbers
+// ascend. Times do not always: a stretch is passed over only where they are in
+// order, so that where a clock was set back everything is looked at.
+func (b bounds) pass(first, next mark) bool {
+	switch {
+	case next.known && next.seq <= b.from, first.known && b.to > 0 && first.seq >= b.to:
+		return true
+	case !first.known || !next.known || bytes.Compare(first.time[:], next.time[:]) > 0:
+		return false
+	}
+	return b.after != nil && bytes.Compare(next.time[:], b.after) < 0 ||
+		b.before != nil && bytes.Compare(first.time[:], b.before) >= 0
+}
+
+// stretches returns the parts of the listed segments that have to be read for
+// what b bounds, in order, and where the log ends.
+func (r *reader) stretches(nums []int, b bounds) (parts []stretch, end int64, err error) {
+	marks := make([]mark, len(nums)+1) // the last knows nothing: more may be written
+	if !b.none() {
+		for i, num := range nums {
+			if marks[i], err = r.firstMark(num); err != nil {
+				return nil, 0, err
+			}
+		}
+	}
+	for i, num := range nums {
+		last := i == len(nums)-1
+		f, size, err := r.plain(num)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && !last:
+			continue // pruned meanwhile
+		case err != nil:
+			return nil, 0, err
+		case f == nil:
+			if last || !b.pass(marks[i], marks[i+1]) {
+				parts = append(parts, stretch{num: num, to: -1})
+			}
+			continue
+		}
+		if last {
+			end, err = lastNewline(f, size)
+			size = end
+		}
+		if err == nil {
+			parts, err = r.within(parts, f, num, size, b, marks[i], marks[i+1])
+		}
+		f.Close()
+		if err != nil {
+			return nil, 0, err
+		}
+	}
+	return parts, end, nil
+}
+
+// within appends the stretches of one plain segment. Between first and next it
+// looks at the entry at the beginning of each.
+func (r *reader) within(parts []stretch, f *os.File, num int, size int64, b bounds, first, next mark) ([]stretch, error) {
+	at := first
+	for from := int64(0); from < size; from += r.size {
+		to := min(from+r.size, size)
+		after := next
+		if !b.none() && to < size {
+			var err error
+			if after, err = markNear(f, to); err != nil {
+				return nil, err
+			}
+		}
+		if b.none() || !b.pass(at, after) {
+			parts = append(parts, stretch{num, from, to})
+		}
+		at = after
+	}
+	return parts, nil
+}
+
+// firstMark looks at the beginning of a segment.
+func (r *reader) firstMark(num int) (mark, error) {
+	in, err := newLineReader(r.dir, num, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return mark{}, nil // pruned meanwhile
+	}
+	if err != nil {
+		return mark{}, err
+	}
+	defer in.Close()
+	line, err := in.next()
+	if err == errLong || err == io.EOF {
+		return mark{}, nil
+	}
+	if err != nil {
+		return mark{}, err
+	}
+	h, err := parseHead(line)
+	if err != nil {
+		return mark{}, nil
+	}
+	return markOf(h), nil
+}
+
+// markNear looks at the first line that begins at off or after it, if it
+// begins soon.
+func markNear(f *os.File, off int64) (mark, error) {
+	var buf [4 << 10]byte
+	n, err := f.ReadAt(buf[:], off-1)
+	if err != nil && err != io.EOF {
+		return mark{}, err
+	}
+	i := bytes.IndexByte(buf[:n], '\n')
+	if i < 0 {
+		return mark{}, nil
+	}
+	line := buf[i+1 : n]
+	if end := bytes.IndexByte(line, '\n'); end >= 0 {
+		line = line[:end]
+	}
+	// Its end may not be in buf, and its head is all that is wanted.
+	h, err := parseHead(line)
+	if err != nil && err != errNoEnd {
+		return mark{}, nil
+	}
+	return markOf(h), nil
+}
+
+// plain opens a segment that can be read anywhere and returns its size. One
+// that is stored otherwise gives no file and no error.
+func (r *reader) plain(num int) (f *os.File, size int64, err error) {
+	var in io.ReadCloser
+	if in, err = openSegment(r.dir, num, 0); err != nil {
+		return nil, 0, err
+	}
+	f, ok := in.(*os.File)
+	if !ok || r.stream {
+		return nil, 0, in.Close()
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, info.Size(), nil
+}
+
+// lastNewline returns where the last whole line before size ends.
+func lastNewline(f *os.File, size int64) (int64, error) {
+	buf := make([]byte, 32<<10)
+	for size > 0 {
+		n := min(size, int64(len(buf)))
+		if _, err := f.ReadAt(buf[:n], size-n); err != nil {
+			return 0, err
+		}
+		if i := bytes.LastIndexByte(buf[:n], '\n'); i >= 0 {
+			return size - n + int64(i) + 1, nil
+		}
+		size -= n
+	}
+	return 0, nil
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"slices"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"gatepass/broker"
+	"gatepass/broker/audit"
+)
+
+// entryHelp describes entryFlags.
+const entryHelp = `  --since T         from then on: 2h, 3d, 14:30, today, yesterday, monday,
+                    2026-11-03, "2026-11-03 14:30" or RFC 3339
+  --until T         up to, but not at, then
+  --profile NAME    of this profile
+  --role ROLE       of this role: its ARN or its name
+  --account ID      in this account
+  --key KEY         that started with this key: its name or access key id
+  --event EVENT     of this kind, as credentials.served or 'lease.*'
+  --outcome O       ok, denied or failed
+  --lease ID        of this lease
+  --program NAME    asked by this program, as terraform
+  --reason TEXT     with this reason, as '*ticket 4711*'
+`
+
+// patternHelp explains what entryFlags take.
+const patternHelp = `The flags from --profile to --reason take patterns, in upper or lower case: *
+stands for any text, ? for a character, [a-z] for one of these. A flag that is
+given again widens the choice, different flags narrow it.
+`
+
+// entryFlags select entries.
+func entryFlags() []cli.Flag {
+	flags := []cli.Flag{&cli.StringFlag{Name: "since"}, &cli.StringFlag{Name: "until"}}
+	for _, name := range []string{"profile", "role", "account", "key", "event", "outcome", "lease", "program", "reason"} {
+		flags = append(flags, &cli.StringSliceFlag{Name: name})
+	}
+	return flags
+}
+
+// entryQuery is what entryFlags select.
+func entryQuery(ctx *cli.Context, now time.Time) (q audit.Query, err error) {
+	if q.Since, err = when("since", ctx.String("since"), now); err != nil {
+		return q, err
+	}
+	if q.Until, err = when("until", ctx.String("until"), now); err != nil {
+		return q, err
+	}
+	if !q.Since.IsZero() && !q.Until.IsZero() && !q.Since.Before(q.Until) {
+		return q, usageOf(ctx, "--since is not before --until")
+	}
+	q.Event, q.Outcome, q.Profile = ctx.StringSlice("event"), ctx.StringSlice("outcome"), ctx.StringSlice("profile")
+	q.Role, q.Account, q.Key = ctx.StringSlice("role"), ctx.StringSlice("account"), ctx.StringSlice("key")
+	q.Lease, q.Program, q.Reason = ctx.StringSlice("lease"), ctx.StringSlice("program"), ctx.StringSlice("reason")
+	if err := q.Check(); err != nil {
+		return q, err
+	}
+	for _, o := range q.Outcome {
+		if !slices.ContainsFunc([]string{broker.OutcomeOK, broker.OutcomeDenied, broker.OutcomeFailed}, func(known string) bool {
+			ok, _ := audit.Match(o, known)
+			return ok
+		}) {
+			return q, usageOf(ctx, "--outcome is ok, denied or failed, not %q", o)
+		}
+	}
+	return q, nil
+}
