@@ -99,8 +99,7 @@ func TestExecInAScope(t *testing.T) {
 		}
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
-	out, err := r.command("gatepass", "audit", "list", "--json", "--event", "lease.released").Output()
-	if err != nil || strings.Count(string(out), "\n") != 1 {
-		t.Errorf("released: %v: %s", err, out)
+	if n := r.entries(t, "lease.released"); n != 1 {
+		t.Errorf("%d leases were released", n)
 	}
 }

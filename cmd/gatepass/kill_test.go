@@ -95,6 +95,16 @@ func (r *realm) auditDir() string {
 	return filepath.Join(r.home, ".local", "state", "gatepass", "audit")
 }
 
+// entries counts the audit log's entries of an event.
+func (r *realm) entries(tb testing.TB, event string) int {
+	tb.Helper()
+	out, err := r.command("gatepass", "audit", "list", "--json", "--event", event).Output()
+	if err != nil {
+		tb.Fatalf("audit list: %v", err)
+	}
+	return strings.Count(string(out), "\n")
+}
+
 // daemonPID returns the running daemon's, 0 for none.
 func (r *realm) daemonPID() int {
 	out, err := r.command("gatepass", "status", "--json").Output()
