@@ -25,7 +25,12 @@ type Config struct {
 	NewKeyDelay int `toml:"new_key_delay"`
 	// PageSize is the most that one answer of IAM lists; 0 means 100, as
 	// where a call does not say MaxItems.
-	PageSize int       `toml:"page_size"`
+	PageSize int `toml:"page_size"`
+	// SessionSeconds, if set, is how long a session lasts that was asked for
+	// longer: AWS has none under 15 minutes, and nobody waits so long to see
+	// one renewed, or expire.
+	SessionSeconds int `toml:"session_seconds"`
+
 	Accounts []Account `toml:"account"`
 
 	Now func() time.Time `toml:"-"` // nil means time.Now
@@ -232,6 +237,9 @@ func (s *Sandbox) index() error {
 	}
 	if s.config.PageSize < 0 {
 		return errors.New("page_size is negative")
+	}
+	if s.config.SessionSeconds < 0 {
+		return errors.New("session_seconds is negative")
 	}
 	for _, a := range s.config.Accounts {
 		if err := s.indexAccount(a); err != nil {

@@ -55,6 +55,7 @@ func TestConfigErrors(t *testing.T) {
 		{`group "DEVELOPERS": declared twice`, func(c *Config) { c.Accounts[0].Users[0].Groups = []string{"developers", "DEVELOPERS"} }},
 		{"more than 10 groups", func(c *Config) { c.Accounts[0].Users[0].Groups = strings.Split("abcdefghijk", "") }},
 		{"page_size is negative", func(c *Config) { c.PageSize = -1 }},
+		{"session_seconds is negative", func(c *Config) { c.SessionSeconds = -1 }},
 		{`region "mars"`, func(c *Config) { c.Region = "mars" }},
 		{"12 digits", func(c *Config) { c.Accounts[0].ID = "1" }},
 		{`account "111122223333": declared twice`, func(c *Config) { c.Accounts[1].ID = "111122223333" }},

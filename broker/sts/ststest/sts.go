@@ -73,6 +73,7 @@ func (s *Sandbox) getSessionToken(c *request) (any, *apiError) {
 	if c.caller.isRoot() {
 		duration = min(duration, 3600)
 	}
+	duration = s.shortened(duration)
 	c.DurationSeconds = duration
 	ses := newSession(c, duration)
 	ses.Principal = c.caller.arn
@@ -82,6 +83,14 @@ func (s *Sandbox) getSessionToken(c *request) (any, *apiError) {
 	creds := s.sealer.seal(ses)
 	c.IssuedKeyID = creds.AccessKeyID
 	return getSessionTokenResult{Credentials: creds}, nil
+}
+
+// shortened is how long a session lasts that may last d seconds.
+func (s *Sandbox) shortened(d int) int {
+	if most := s.config.SessionSeconds; most > 0 {
+		return min(d, most)
+	}
+	return d
 }
 
 func newSession(c *request, duration int) session {
@@ -168,6 +177,7 @@ func (s *Sandbox) assumeRole(c *request) (any, *apiError) {
 	if err != nil {
 		return nil, err
 	}
+	duration = s.shortened(duration)
 	ses.Expires = ses.Issued + int64(duration)
 	c.DurationSeconds = duration
 

@@ -280,6 +280,18 @@ func TestDurations(t *testing.T) {
 	}
 }
 
+func TestShortenedSessions(t *testing.T) {
+	config := Example()
+	config.SessionSeconds = 60
+	c := newClient(t, config)
+	for _, p := range []params{assume(DeployARN), assume(DeployARN, "DurationSeconds", "900"), {"Action": "GetSessionToken"}} {
+		if got, want := c.as("alice").session(t, p).Expiration, noon.Add(time.Minute).Format(time.RFC3339); got != want {
+			t.Errorf("%v expires %s, want %s", p, got, want)
+		}
+	}
+	c.as("alice").call(t, assume(DeployARN, "DurationSeconds", "899")).refused(t, 400, "ValidationError", "greater than or equal to 900")
+}
+
 func TestGetSessionTokenNeedsALongTermKey(t *testing.T) {
 	c := newClient(t, Example())
 	token := params{"Action": "GetSessionToken"}
