@@ -374,6 +374,28 @@ func TestMargin(t *testing.T) {
 	})
 }
 
+// Where this machine's clock is fast a session has less left than was asked
+// for, and is served and renewed by what it has.
+func TestMarginOfAClockThatIsFast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.sts.now = func() time.Time { return time.Now().Add(-40 * time.Minute) } // 20 are left, and 9 the margin
+		first := w.mustAsk(t, "ops")
+		time.Sleep(9 * time.Minute)
+		if g := w.mustAsk(t, "ops"); g.SessionID != first.SessionID || w.sts.count() != 1 {
+			t.Errorf("after 9 minutes of 20 it was renewed; %d calls", w.sts.count())
+		}
+		time.Sleep(time.Minute + time.Second) // past the renewal ahead, and not the margin
+		synctest.Wait()
+		if n := w.sts.count(); n != 2 {
+			t.Errorf("%d STS calls before anybody asked, want a renewal ahead", n)
+		}
+		if g := w.mustAsk(t, "ops"); g.SessionID == first.SessionID || w.sts.count() != 2 {
+			t.Error("the renewed session was not served")
+		}
+	})
+}
+
 func TestAnUnusedSessionIsLeftToExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -38,12 +38,12 @@ func (b *Broker) leaseExpired(id string) {
 
 // warnAhead is how long before the end of a lease's session its user is told:
 // longer where renewing it takes a code, and never more than a third of it.
-func warnAhead(q *query) time.Duration {
+func warnAhead(s *session) time.Duration {
 	ahead := 5 * time.Minute
-	if q.serial != "" {
+	if s.q.serial != "" {
 		ahead = 15 * time.Minute
 	}
-	return min(ahead, q.duration/3)
+	return min(ahead, s.life/3)
 }
 
 // warn tells the user of a lease that its session is about to expire. One that

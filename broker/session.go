@@ -20,6 +20,7 @@ type session struct {
 	request  string // STS request id
 	issued   time.Time
 	bootEnds time.Duration // when it expires on the clock that counts suspend
+	life     time.Duration // how long it lasts by this machine's clocks: less than was asked for where they are fast
 
 	handouts   atomic.Int64
 	lastServed atomic.Int64 // Unix nanoseconds; 0 for never
@@ -92,7 +93,10 @@ func (b *Broker) session(ctx context.Context, caller Caller, q *query, req Reque
 		return nil, false, Errorf(CodeUsage, "profile %q: %s must be left, but its sessions last %s", q.profile, need, q.duration).
 			WithHint("ask for less with --min-left, or for longer sessions with --duration")
 	}
-	if s := b.cached(q.cacheKey); s != nil && s.left(b.cfg.Clock) >= need {
+	enough := func(s *session) bool {
+		return s.left(b.cfg.Clock) >= minLeft(caller.Via, req.MinLeft, s.life)
+	}
+	if s := b.cached(q.cacheKey); s != nil && enough(s) {
 		return s, false, nil
 	}
 	q.need = need
@@ -112,7 +116,7 @@ func (b *Broker) session(ctx context.Context, caller Caller, q *query, req Reque
 	// mints.
 	for try := range 2 {
 		m, err := b.mints.do(ctx, q.cacheKey, func() (minted, error) {
-			if s := b.cached(q.cacheKey); s != nil && s.left(b.cfg.Clock) >= need {
+			if s := b.cached(q.cacheKey); s != nil && enough(s) {
 				return minted{s, false}, nil
 			}
 			s, err := b.mint(caller, *q, req.Reason, EventSessionIssued)
@@ -129,7 +133,7 @@ func (b *Broker) session(ctx context.Context, caller Caller, q *query, req Reque
 			return nil, false, Errorf(CodeAWSUnreachable, "profile %q: the new session had already expired by this machine's clock (%s)",
 				q.profile, b.cfg.Clock.Now().Format(time.RFC3339)).WithHint("set the clock right")
 		}
-		if m.fresh || left >= need {
+		if m.fresh || enough(m.session) {
 			return m.session, m.fresh, nil
 		}
 	}
@@ -203,9 +207,11 @@ func (b *Broker) mint(caller Caller, q query, reason string, kind EventKind) (_ 
 		s.q.lease = "" // it outlasts the lease that happened to ask first
 	}
 	s.issued = b.cfg.Clock.Now()
-	s.bootEnds = bootStart + q.duration
+	s.bootEnds, s.life = bootStart+q.duration, q.duration
 	if start.proof != nil && len(q.chain.Hops) == 0 {
 		s.bootEnds = start.proof.bootEnds
+	} else {
+		s.life = min(s.life, s.left(b.cfg.Clock))
 	}
 
 	issued := b.event(kind, OutcomeOK, caller, &q)
@@ -345,11 +351,11 @@ func (b *Broker) keep(s *session, removals int) bool {
 	}
 	left := s.left(b.cfg.Clock)
 	stopRenew := func() {}
-	if ahead := left - margin(s.q.duration) - renewLead(s.q.duration); ahead > 0 {
+	if ahead := left - margin(s.life) - renewLead(s.life); ahead > 0 {
 		stopRenew = b.cfg.Clock.AfterFunc(ahead, func() { b.renew(s) })
 	}
 	stopWarn := func() {}
-	if ahead := left - warnAhead(&s.q); s.q.lease != "" && ahead > 0 {
+	if ahead := left - warnAhead(s); s.q.lease != "" && ahead > 0 {
 		stopWarn = b.cfg.Clock.AfterFunc(ahead, func() { b.warn(s) })
 	}
 	stopEnd := b.cfg.Clock.AfterFunc(left, func() { b.expire(s) })
