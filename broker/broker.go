@@ -69,7 +69,7 @@ type Broker struct {
 	baseSessions map[string]*base     // by promptKey
 	removals     map[string]int       // by key name: how often sessions were dropped for a removal
 	leases       map[string]*lease    // that stand, by id
-	roots        map[ProcessID]*lease // the same
+	roots        map[ProcessID]*lease // the same, also by what was started for those inside
 	scoped       int                  // how many of them have a scope
 	closed       bool
 	shut         []func() // what waits for the keychain to be opened
@@ -118,7 +118,8 @@ type query struct {
 
 	serial     string // the chain's MFA device, "" for none
 	mfaProcess string
-	direct     bool // the code goes to the chain's own call, for a session longer than 1 h
+	inside     *lease // that mfaProcess is run in; nil for outside of all
+	direct     bool   // the code goes to the chain's own call, for a session longer than 1 h
 
 	session string // id of the session that is being minted, once there is one
 	lease   string // id of the lease that it is for, "" for none
@@ -237,7 +238,7 @@ func (b *Broker) resolve(ctx context.Context, caller Caller, req Request, q *que
 	if err != nil {
 		return b.explainProfile(ctx, req.Profile, err)
 	}
-	q.chain = chain
+	q.chain, q.inside = chain, req.inside
 	if err := b.plan(q, caller.Via, req.Duration); err != nil {
 		return err
 	}

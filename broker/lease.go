@@ -65,6 +65,11 @@ type Processes interface {
 	// scope either.
 	Enclose(ctx context.Context, lease string, id ProcessID) (scope string, err error)
 
+	// Join puts a child of ours, which has not been waited for, into a scope
+	// made by Enclose and returns its id; where scope is "" it does no more
+	// than that.
+	Join(ctx context.Context, scope string, pid int) (ProcessID, error)
+
 	// ScopeOf returns which of the scopes made by Enclose the process is in,
 	// "" for none. It may be that of a lease which nobody knows any more. The
 	// process may have ended: that is an error. No error is to be taken for "".

@@ -3,6 +3,7 @@ package broker_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ type fakeTree struct {
 	boot     string
 	scopes   map[broker.ProcessID]string // of processes that only their scope tells
 	enclosed bool                        // new leases get a scope
+	joinErr  error
 	watches  map[broker.ProcessID][]func(broker.Exit)
 	gone     map[broker.ProcessID]broker.Exit
 	left     map[string][]broker.Process // what lives in a scope
@@ -85,6 +87,13 @@ func (f *fakeTree) Enclose(_ context.Context, lease string, id broker.ProcessID)
 		return "", nil
 	}
 	return "scope-" + lease, nil
+}
+
+func (f *fakeTree) Join(_ context.Context, scope string, pid int) (broker.ProcessID, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.scopes[id(pid)] = scope
+	return id(pid), f.joinErr
 }
 
 func (f *fakeTree) ScopeOf(id broker.ProcessID) (string, error) {
@@ -314,6 +323,79 @@ func TestTheWall(t *testing.T) {
 			t.Errorf("another process of the same number: %v", err)
 		}
 	})
+}
+
+// What an mfa_process does that is run for somebody inside is done inside, and
+// that of one outside is not.
+func TestTheWallAroundMFAProcess(t *testing.T) {
+	for name, ask := range map[string]func(*testing.T, leased, broker.Caller, broker.LeaseGrant) error{
+		"by a request": func(t *testing.T, w leased, caller broker.Caller, _ broker.LeaseGrant) error {
+			return w.as(t, caller, "program")
+		},
+		"by renew": func(t *testing.T, w leased, caller broker.Caller, g broker.LeaseGrant) error {
+			_, err := w.Renew(t.Context(), caller, g.ID, broker.Request{})
+			return err
+		},
+		"by a lease inside": func(t *testing.T, w leased, caller broker.Caller, _ broker.LeaseGrant) error {
+			_, err := w.Begin(t.Context(), caller, leaseRequest("program"))
+			return err
+		},
+		"by the endpoint": func(t *testing.T, w leased, caller broker.Caller, g broker.LeaseGrant) error {
+			caller.Via = "container"
+			_, err := w.LeaseCredentials(t.Context(), g.ID, caller)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newLeased(t)
+				w.enclosed = true
+				code, during := 100000, func() {}
+				w.mfa.Prompter = dialog(func(context.Context) (string, error) {
+					during()
+					code++
+					return fmt.Sprint(code), nil
+				})
+				w.restart()
+				g := w.begin(t, process(100, 50), "program")
+				inside, outside := process(101, 100, 50), process(60, 50)
+				w.scopes[inside.ID] = g.Scope
+				asks := func(caller broker.Caller, want broker.Code) {
+					t.Helper()
+					w.slept += 9 * time.Hour // over the proof's life
+					ran := false
+					during = func() {
+						ran = true
+						wantCode(t, w.as(t, process(901, mfaProcess, 42), "ops2"), want)
+						// Orphaned, it is seen by its scope.
+						w.scopes[id(902)] = w.scopes[id(mfaProcess)]
+						wantCode(t, w.as(t, process(902), "ops2"), want)
+					}
+					if err := ask(t, w, caller, g); err != nil {
+						t.Error(err)
+					}
+					if !ran {
+						t.Error("mfa_process was not run")
+					}
+					clear(w.scopes)
+					w.scopes[inside.ID] = g.Scope
+					if err := w.as(t, process(901, mfaProcess, 42), "ops2"); err != nil {
+						t.Errorf("another process of that number, afterwards: %v", err)
+					}
+				}
+				asks(inside, broker.CodeDenied)
+				if name == "by renew" {
+					asks(outside, "")
+				}
+
+				// What cannot be put inside is not run.
+				w.joinErr = errors.New("no")
+				during = func() { t.Error("mfa_process is run outside") }
+				w.slept += 9 * time.Hour
+				wantCode(t, ask(t, w, inside, g), broker.CodeDenied)
+			})
+		})
+	}
 }
 
 // Who cannot be seen may be inside.

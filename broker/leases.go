@@ -314,29 +314,30 @@ func (b *Broker) isWithin(caller Caller, l *lease) bool {
 }
 
 // named returns the lease that a caller means by id: the one that it is inside
-// for "", from inside that one or one below it alone, from outside any.
-func (b *Broker) named(caller Caller, id string) (*lease, error) {
-	in, err := b.within(caller)
+// for "", from inside that one or one below it alone, from outside any. in is
+// the one that the caller is inside.
+func (b *Broker) named(caller Caller, id string) (in, l *lease, err error) {
+	in, err = b.within(caller)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if id == "" {
 		if in == nil {
-			return nil, Errorf(CodeUsage, "which lease is not said, and process %d is inside none", caller.PID).
+			return nil, nil, Errorf(CodeUsage, "which lease is not said, and process %d is inside none", caller.PID).
 				WithHint("gatepass status shows the leases")
 		}
-		return in, nil
+		return in, in, nil
 	}
-	l := b.lease(id)
+	l = b.lease(id)
 	for up := l; in != nil && up != in; up = b.lease(up.Parent) {
 		if up == nil {
-			return nil, in.refuses(caller, fmt.Sprintf("touch lease %q", id))
+			return nil, nil, in.refuses(caller, fmt.Sprintf("touch lease %q", id))
 		}
 	}
 	if l == nil {
-		return nil, Errorf(CodeNotFound, "there is no lease %q", id).WithHint("gatepass status shows the leases")
+		return nil, nil, Errorf(CodeNotFound, "there is no lease %q", id).WithHint("gatepass status shows the leases")
 	}
-	return l, nil
+	return in, l, nil
 }
 
 // restoreLeases finds the leases of an earlier run again: those whose root

@@ -181,7 +181,7 @@ func (b *Broker) End(ctx context.Context, caller Caller, req EndRequest) ([]stri
 		}
 		for _, id := range names {
 			var l *lease
-			if l, err = b.named(caller, id); err != nil {
+			if _, l, err = b.named(caller, id); err != nil {
 				break
 			}
 			if req.Release && !b.leaseEnded(l) {

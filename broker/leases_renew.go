@@ -71,7 +71,7 @@ func (b *Broker) warn(s *session) {
 // from inside.
 func (b *Broker) Renew(ctx context.Context, caller Caller, id string, req Request) (LeaseStatus, error) {
 	q := &query{lease: id}
-	l, err := b.named(caller, id)
+	in, l, err := b.named(caller, id)
 	if err == nil && b.leaseEnded(l) {
 		err = l.over()
 	}
@@ -84,7 +84,7 @@ func (b *Broker) Renew(ctx context.Context, caller Caller, id string, req Reques
 	caller.Via = "renew"
 	for i, name := range l.Profiles {
 		one := req
-		one.Profile, one.lease, one.Files, one.Duration = name, l, l.Files, l.Duration
+		one.Profile, one.lease, one.inside, one.Files, one.Duration = name, l, in, l.Files, l.Duration
 		of := &query{}
 		s, _, err := b.resolveSession(ctx, caller, of, one)
 		if ask := (*AskError)(nil); errors.As(err, &ask) {

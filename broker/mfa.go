@@ -179,7 +179,14 @@ func (b *Broker) code(ctx context.Context, q *query, a *asking) (Secret, error) 
 	if q.mfaProcess == "" || b.cfg.MFA.Prompter == nil {
 		return b.answer(ctx, q.matter(), q.profile, a)
 	}
-	code, err := b.cfg.MFA.Prompter.Run(ctx, q.mfaProcess)
+	var run ProcessID
+	code, err := b.cfg.MFA.Prompter.Run(ctx, q.mfaProcess, func(pid int) (err error) {
+		if q.inside != nil {
+			run, err = b.takeIn(ctx, q.inside, pid)
+		}
+		return err
+	})
+	b.letGo(run)
 	if err == nil {
 		err = checkCode(code)
 	}

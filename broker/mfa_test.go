@@ -361,10 +361,16 @@ func (d dialog) Ask(ctx context.Context, _ broker.Question, mode string, _ broke
 	return broker.NewSecret(code), err
 }
 
-func (d dialog) Run(ctx context.Context, _ string) (broker.Secret, error) {
+func (d dialog) Run(ctx context.Context, _ string, begin func(int) error) (broker.Secret, error) {
+	if err := begin(mfaProcess); err != nil {
+		return broker.Secret{}, err
+	}
 	code, err := d(ctx)
 	return broker.NewSecret(code), err
 }
+
+// mfaProcess is the process that runs a profile's.
+const mfaProcess = 900
 
 // Which way is taken, by surface and setting.
 func TestMFAWays(t *testing.T) {
@@ -768,4 +774,6 @@ func (p pinentry) Ask(ctx context.Context, _ broker.Question, mode string, how b
 	return broker.NewSecret(code), err
 }
 
-func (p pinentry) Run(context.Context, string) (broker.Secret, error) { panic("no program") }
+func (p pinentry) Run(context.Context, string, func(int) error) (broker.Secret, error) {
+	panic("no program")
+}

@@ -94,8 +94,10 @@ type Reachable struct {
 // [CodeCancelled] and [CodePromptTimeout] as they say.
 type Prompter interface {
 	Ask(ctx context.Context, q Question, mode string, how Reachable) (Secret, error)
-	// Run runs mfa_process and returns the code that it prints.
-	Run(ctx context.Context, command string) (Secret, error)
+	// Run runs mfa_process and returns the code that it prints. begin is
+	// called with the process before that runs anything of command, which with
+	// an error it never does; on Windows it may have begun.
+	Run(ctx context.Context, command string, begin func(pid int) error) (Secret, error)
 }
 
 // prompts are the questions that stand, at most one for each matter however

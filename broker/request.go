@@ -18,7 +18,9 @@ type Request struct {
 	Reachable Reachable // how to ask the caller's user
 	Code      Secret    // of the MFA device, from --mfa-code; zero for none
 
-	lease *lease // that the caller is inside, or which is about to begin; set by the gate
+	// What follows is set by the gate.
+	lease  *lease // whose session it is: that the caller is inside, or which is about to begin
+	inside *lease // that the caller is inside, and so what is started for it
 }
 
 // A Grant is what leaves through the gate, its entry already in the log.

@@ -84,7 +84,7 @@ func (b *Broker) admit(l *lease, caller Caller, req *Request) error {
 	case !slices.Contains(l.Profiles, req.Profile):
 		return l.refuses(caller, fmt.Sprintf("get profile %q", req.Profile))
 	}
-	req.Files, req.lease = l.Files, l
+	req.Files, req.lease, req.inside = l.Files, l, l
 	if req.Reason == "" {
 		req.Reason = l.Reason
 	}
@@ -92,6 +92,31 @@ func (b *Broker) admit(l *lease, caller Caller, req *Request) error {
 		req.Duration = l.Duration
 	}
 	return nil
+}
+
+// takeIn puts a process that we have started on behalf of somebody inside l
+// inside as well, before it does anything: it may be as hostile as who asked.
+// The caller owes a letGo.
+func (b *Broker) takeIn(ctx context.Context, l *lease, pid int) (ProcessID, error) {
+	id, err := b.cfg.Leases.Processes.Join(ctx, l.Scope, pid)
+	if err != nil {
+		return ProcessID{}, Errorf(CodeDenied, "what is run for a process inside lease %s must be inside too, and cannot be put there: %w", l.ID, err).
+			WithHint("from a terminal outside: gatepass renew %s", l.ID)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.leases[l.ID] != l || !l.Ended.IsZero() {
+		return ProcessID{}, l.over()
+	}
+	b.roots[id] = l
+	return id, nil
+}
+
+// letGo forgets a process that takeIn has put inside, and that has ended.
+func (b *Broker) letGo(id ProcessID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.roots, id)
 }
 
 func (b *Broker) leaseEnded(l *lease) bool {

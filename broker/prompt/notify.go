@@ -40,7 +40,7 @@ func (p *Prompter) notification(ctx context.Context, text string) bool {
 		return false
 	}
 	args[0] = path
-	out, status, err := p.run(ctx, args, append(append([]string(nil), p.cfg.Env...), p.cfg.Desktop...), nil)
+	out, status, err := p.run(ctx, args, append(append([]string(nil), p.cfg.Env...), p.cfg.Desktop...))
 	clear(out)
 	return err == nil && status == 0
 }

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -52,17 +53,25 @@ const processTime = 30 * time.Second
 const maxOutput = 4 << 10
 
 // Run runs an mfa_process by the shell, as aws-vault does, and returns the
-// first word of what it prints.
-func (p *Prompter) Run(ctx context.Context, command string) (broker.Secret, error) {
+// first word of what it prints. The shell waits for a line before it becomes
+// the one of the command.
+func (p *Prompter) Run(ctx context.Context, command string, begin func(pid int) error) (broker.Secret, error) {
 	ctx, cancel := context.WithTimeout(ctx, processTime)
 	defer cancel()
-	shell := []string{"/bin/sh", "-c", command}
+	shell, line := []string{"/bin/sh", "-c", `read -r line && exec /bin/sh -c "$1"`, "sh", command}, "\n"
 	if runtime.GOOS == "windows" {
-		shell = []string{"cmd.exe", "/C", command}
+		shell, line = []string{"cmd.exe", "/C", command}, ""
 	}
-	out, status, err := p.run(ctx, shell, p.cfg.Env, nil)
+	var refused error
+	out, status, err := p.runBegun(ctx, shell, p.cfg.Env, func(pid int, stdin io.Writer) {
+		if refused = begin(pid); refused == nil {
+			io.WriteString(stdin, line) // a shell that has ended says so by its status
+		}
+	})
 	defer clear(out)
 	switch {
+	case refused != nil:
+		return broker.Secret{}, refused
 	case ctx.Err() != nil:
 		return broker.Secret{}, broker.Errorf(broker.CodePromptTimeout, "it printed no code within %s", processTime)
 	case err != nil:
@@ -178,7 +187,7 @@ func (p *Prompter) dialog(ctx context.Context, d dialog, how broker.Reachable) (
 	if err != nil {
 		return broker.Secret{}, unavailable(d.name + " is not installed")
 	}
-	out, status, err := p.run(ctx, append([]string{path}, d.args...), append(p.env(how), d.env...), nil)
+	out, status, err := p.run(ctx, append([]string{path}, d.args...), append(p.env(how), d.env...))
 	defer clear(out)
 	typed, ok := bytes.CutPrefix(out, []byte(d.prefix))
 	switch {
@@ -196,19 +205,32 @@ func (p *Prompter) dialog(ctx context.Context, d dialog, how broker.Reachable) (
 
 // run runs a program to its end and returns what it printed. A program that
 // ctx ends is killed with all that it started.
-func (p *Prompter) run(ctx context.Context, args, env []string, stdin []byte) (out []byte, status int, err error) {
+func (p *Prompter) run(ctx context.Context, args, env []string) (out []byte, status int, err error) {
+	return p.runBegun(ctx, args, env, func(int, io.Writer) {})
+}
+
+// runBegun calls begun when the program has been started; all that it gets on
+// its standard input is what begun writes.
+func (p *Prompter) runBegun(ctx context.Context, args, env []string, begun func(pid int, stdin io.Writer)) (out []byte, status int, err error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env = env
 	cmd.Dir = "/"
 	if runtime.GOOS == "windows" {
 		cmd.Dir = ""
 	}
-	cmd.Stdin = bytes.NewReader(stdin)
 	w := limited{left: maxOutput}
 	cmd.Stdout = &w
 	ownGroup(cmd, syscall.SIGKILL)
 	cmd.WaitDelay = time.Second
-	err = cmd.Run()
+	stdin, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err == nil {
+		begun(cmd.Process.Pid, stdin)
+		stdin.Close()
+		err = cmd.Wait()
+	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return w.b, exit.ExitCode(), nil

@@ -4,6 +4,8 @@ package prompt
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -211,9 +213,34 @@ func TestRun(t *testing.T) {
 		{"/does/not/exist", "", broker.CodePromptUnavailable},
 		{"env | grep -c AWS_SECRET || true", "0", ""},
 	} {
-		code, err := p.Run(t.Context(), tt.command)
+		code, err := p.Run(t.Context(), tt.command, func(int) error { return nil })
 		if broker.CodeOf(err) != tt.err || code.Reveal() != tt.code {
 			t.Errorf("%s: got %q, %v", tt.command, code.Reveal(), err)
 		}
+	}
+}
+
+// The process is there before it does anything, and does nothing without leave.
+func TestRunBegins(t *testing.T) {
+	p, _ := fake(t, nil)
+	ran := filepath.Join(t.TempDir(), "ran")
+	command := "echo $$ >" + ran + "; cat; echo 123456"
+	refused := errors.New("no")
+	if _, err := p.Run(t.Context(), command, func(int) error { return refused }); err != refused {
+		t.Error(err)
+	}
+	if _, err := os.Stat(ran); err == nil {
+		t.Error("it was run without leave")
+	}
+	var pid int
+	code, err := p.Run(t.Context(), command, func(n int) error {
+		pid = n
+		if _, err := os.Stat(ran); err == nil {
+			t.Error("it was run before it had leave")
+		}
+		return nil
+	})
+	if data, _ := os.ReadFile(ran); err != nil || code.Reveal() != "123456" || string(data) != fmt.Sprintln(pid) {
+		t.Errorf("%q, %v; process %d was to run it, and %q did", code.Reveal(), err, pid, data)
 	}
 }

@@ -296,8 +296,9 @@ func properties(version int, lease string, pid int) []property {
 		{"Description", dbus.MakeVariant("gatepass lease " + lease)},
 		{"Slice", dbus.MakeVariant("app.slice")},
 		{"PIDs", dbus.MakeVariant([]uint32{uint32(pid)})},
-		{"CollectMode", dbus.MakeVariant("inactive-or-failed")}, // nothing is left of it when it is over
-		{"SendSIGHUP", dbus.MakeVariant(true)},                  // shells do not end on SIGTERM
+		{"DelegateControllers", dbus.MakeVariant([]string{"pids"})}, // else it takes in no further process
+		{"CollectMode", dbus.MakeVariant("inactive-or-failed")},     // nothing is left of it when it is over
+		{"SendSIGHUP", dbus.MakeVariant(true)},                      // shells do not end on SIGTERM
 	}
 	if version >= 253 { // before, scopes have none
 		// That the kernel ended one process for lack of memory is no reason
@@ -414,6 +415,40 @@ func (t *Trees) Enclose(ctx context.Context, lease string, id broker.ProcessID) 
 		return "", fmt.Errorf("the user's service manager made %s, but: %w", unit, groupErr)
 	}
 	return "", fmt.Errorf("the user's service manager says that it made %s, but process %d is in %s", unit, id.PID, group)
+}
+
+// Join implements [broker.Processes]: the manager moves the process.
+func (t *Trees) Join(ctx context.Context, scope string, pid int) (broker.ProcessID, error) {
+	s, err := t.proc.stat(pid)
+	id := broker.ProcessID{PID: pid, Start: s.start}
+	if err != nil || scope == "" {
+		return id, err
+	}
+	if _, err := t.hierarchy.scopeDir(scope); err != nil {
+		return id, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, managerMax)
+	defer cancel()
+	b, err := t.manager.get(ctx)
+	if err == nil && b == nil {
+		err = errors.New("the user's service manager is gone")
+	}
+	if err != nil {
+		return id, err
+	}
+	unit := path.Base(scope)
+	b.socket.SetWriteDeadline(time.Now().Add(managerMax))
+	err = b.systemd().CallWithContext(ctx, managerPrefix+"AttachProcessesToUnit", 0, unit, "", []uint32{uint32(pid)}).Err
+	b.release(err != nil && !refusal(err) && !errors.Is(err, context.Canceled))
+	if err != nil {
+		return id, fmt.Errorf("have the user's service manager take process %d into %s: %w", pid, unit, err)
+	}
+	// What counts is what the kernel says.
+	group, err := t.proc.groupOf(pid)
+	if err == nil && scopeIn(group) != scope {
+		err = fmt.Errorf("the user's service manager says that it took process %d into %s, but it is in %s", pid, unit, group)
+	}
+	return id, err
 }
 
 // isLate reports whether a unit was made though Enclose said that it was not.

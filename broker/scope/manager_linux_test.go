@@ -176,6 +176,46 @@ func testScopes(t *testing.T, m *scopetest.Manager) {
 		}
 	})
 
+	t.Run("one more", func(t *testing.T) {
+		f, scope := enclosed(t)
+		var others []*family
+		for range 2 {
+			other := startFamily(t, enter)
+			others = append(others, other)
+			pid := other.ids["root"].PID
+			if id, err := trees.Join(t.Context(), "", pid); err != nil || id != other.ids["root"] {
+				t.Errorf("%v, not %v: %v", id, other.ids["root"], err)
+			}
+			if got := mustScopeOf(t, trees, other.ids["root"]); got != "" {
+				t.Errorf("in %q before", got)
+			}
+			if id, err := trees.Join(t.Context(), scope, pid); err != nil || id != other.ids["root"] {
+				t.Errorf("%v, not %v: %v", id, other.ids["root"], err)
+			}
+			other.grow(t)
+			for name, id := range other.ids {
+				if got := mustScopeOf(t, trees, id); got != scope {
+					t.Errorf("%s is in %q", name, got)
+				}
+			}
+		}
+		if _, err := trees.Join(t.Context(), "/app.slice", f.ids["root"].PID); err == nil {
+			t.Error("it joined what is no scope")
+		}
+		if err := trees.Signal(scope, f.ids["root"], "KILL"); err != nil {
+			t.Error(err)
+		}
+		for _, f := range append(others, f) {
+			for range f.out {
+			}
+		}
+		until(t, "the scope is gone", func() bool { _, err := os.Stat(trees.hierarchy.dir + scope); return err != nil })
+		last := startFamily(t, enter)
+		if _, err := trees.Join(t.Context(), scope, last.ids["root"].PID); err == nil {
+			t.Error("it joined a scope that is gone")
+		}
+	})
+
 	t.Run("when it is empty", func(t *testing.T) {
 		f, scope := enclosed(t)
 		f.grow(t)

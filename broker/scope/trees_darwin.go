@@ -161,6 +161,15 @@ func (t *platform) callLocked(w *watch, exit broker.Exit) {
 // Enclose implements [broker.Processes]: there are no scopes here.
 func (*Trees) Enclose(context.Context, string, broker.ProcessID) (string, error) { return "", nil }
 
+// Join implements [broker.Processes]: there are no scopes here.
+func (*Trees) Join(_ context.Context, _ string, pid int) (broker.ProcessID, error) {
+	k, err := unix.SysctlKinfoProc("kern.proc.pid", pid)
+	if err != nil {
+		return broker.ProcessID{}, fmt.Errorf("process %d: %w", pid, err)
+	}
+	return broker.ProcessID{PID: pid, Start: startOf(k)}, nil
+}
+
 // ScopeOf implements [broker.Processes]: there are no scopes here.
 func (*Trees) ScopeOf(id broker.ProcessID) (string, error) { return "", alive(id) }
 

@@ -141,6 +141,17 @@ func hasEnded(process windows.Handle) bool {
 // Enclose implements [broker.Processes]: there are no scopes here.
 func (*Trees) Enclose(context.Context, string, broker.ProcessID) (string, error) { return "", nil }
 
+// Join implements [broker.Processes]: there are no scopes here.
+func (*Trees) Join(_ context.Context, _ string, pid int) (broker.ProcessID, error) {
+	process, err := windows.OpenProcess(windows.PROCESS_QUERY_LIMITED_INFORMATION, false, uint32(pid))
+	if err != nil {
+		return broker.ProcessID{}, fmt.Errorf("process %d: %w", pid, err)
+	}
+	defer windows.CloseHandle(process)
+	start, err := startOf(process)
+	return broker.ProcessID{PID: pid, Start: start}, err
+}
+
 // ScopeOf implements [broker.Processes]: there are no scopes here.
 func (*Trees) ScopeOf(id broker.ProcessID) (string, error) {
 	process, err := openProcess(id, 0)
