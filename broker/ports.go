@@ -165,9 +165,18 @@ type Log interface {
 
 // LogStatus is the audit log's health.
 type LogStatus struct {
-	Entries int64  `json:"entries"`         // how many the log holds
-	Signed  int64  `json:"signed"`          // how many the last checkpoint covers
-	Error   string `json:"error,omitempty"` // why it cannot be written now
+	Entries  int64  `json:"entries"`         // how many the log holds
+	Signed   int64  `json:"signed"`          // how many the last checkpoint covers
+	Error    string `json:"error,omitempty"` // why it cannot be written now
+	Anchored Anchor `json:"anchored,omitzero"`
+}
+
+// An Anchor says how much of the audit log is vouched for where whoever can
+// change the log cannot change it.
+type Anchor struct {
+	Time    time.Time `json:"time,omitzero"`     // when a checkpoint last left this machine; zero for never
+	Entries int64     `json:"entries,omitempty"` // how many it covers
+	Error   string    `json:"error,omitempty"`   // why the newest one cannot be sent now
 }
 
 // A Clock tells the wall time and the time since boot with suspend counted.

@@ -139,6 +139,20 @@ func (c *checkpoint) signer() keyID {
 	return c.keys[0]
 }
 
+// check holds c against the one key that may have signed it.
+func (c *checkpoint) check(key note.Verifier) error {
+	if !c.signedBy(keyID{key.Name(), key.KeyHash()}) {
+		return fmt.Errorf("the checkpoint was signed by %s, not by the key to trust", c.signer())
+	}
+	if _, err := note.Open(c.note, note.VerifierList(key)); err != nil {
+		return fmt.Errorf("the checkpoint's signature is not one of the key to trust: %w", err)
+	}
+	if c.origin != key.Name() {
+		return fmt.Errorf("a checkpoint of another log, %q", c.origin)
+	}
+	return nil
+}
+
 // lastCheckpoint finds the last checkpoint of a checkpoints file of the given
 // size from its end, nil when there is none. end is where its bytes end: what
 // follows is a torn one. whole says that the empty line after it is there.
@@ -215,7 +229,6 @@ func readCheckpoints(ctx context.Context, f io.ReaderAt, size int64, key note.Ve
 		}
 	}
 	ours := keyID{key.Name(), key.KeyHash()}
-	known := note.VerifierList(key)
 	in := io.NewSectionReader(f, 0, size)
 	var buf []byte
 	line := int64(1)
@@ -244,12 +257,9 @@ func readCheckpoints(ctx context.Context, f io.ReaderAt, size int64, key note.Ve
 			out.problem = err.Error()
 		case c.signedBy(ours):
 			out.trusted = true
-			if _, err := note.Open(c.note, known); err != nil {
-				out.problem = "the checkpoint's signature is not one of the key to trust: " + err.Error()
+			if err := c.check(key); err != nil {
+				out.problem = err.Error()
 			}
-		}
-		if out.trusted && c.origin != key.Name() {
-			out.problem = fmt.Sprintf("a checkpoint of another log, %q", c.origin)
 		}
 		if !send(out) {
 			return

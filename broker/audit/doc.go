@@ -1,7 +1,9 @@
 // Package audit is the tamper-evident log of gatepass: every hand-out of
 // credentials, and all that leads to one or refuses one, is an entry in it
 // before anything leaves. [Log] writes it, [Verify] holds it against its
-// signatures, [Entries] reads it.
+// signatures and against checkpoints that were kept elsewhere, [Entries] reads
+// it, [Prove] takes one entry out of it in a form that [CheckProof] accepts
+// with the public key alone.
 //
 // What follows is the format to the byte, enough to write another verifier.
 //
@@ -12,6 +14,7 @@
 //	000001.jsonl …  the segments: the entries
 //	checkpoints     signed heads of the tree over the entries
 //	hashes          the tree's hashes; derived, and never trusted
+//	anchored        the checkpoint that last left this machine, and when
 //	lock            held (flock) by the daemon that writes; its first line is
 //	                the path of the socket it listens on
 //
@@ -101,6 +104,10 @@
 // it. One is written when there is something new, at most every 10 seconds,
 // and when the daemon stops. While the key cannot be had, there are none.
 //
+// What follows the last checkpoint and is the beginning of another one of the
+// same origin is being written, or was when the daemon was killed: it counts
+// for nothing, and the next one is written in its place.
+//
 // # A new key
 //
 // A new key makes a new log in the sense of tlog-checkpoint, with an origin
@@ -115,25 +122,88 @@
 // when their head is right and an entry that is signed by the trusted key
 // names their last one in this way.
 //
+// # Proofs
+//
+// A proof is a C2SP tlog-proof (https://c2sp.org/tlog-proof), by custom in a
+// file *.tlog-proof: that an entry is in a log, for somebody who has neither the
+// log nor reason to trust its owner, but the verifier key.
+//
+//	c2sp.org/tlog-proof@v1
+//	extra eyJzZXEiOjQxLCJ0aW1lIjoiMjAyNi0xMS0wM1QxMDowMDowMC4wMDAwMDBa…
+//	index 41
+//	gSKyXoYZUgZ6jduWYrkDOARinOMGJveXjgMkBTcdPlQ=
+//	…
+//
+//	gatepass-audit/alice@laptop/x2kq7r5d
+//	1042
+//	CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=
+//
+//	— gatepass-audit/alice@laptop/x2kq7r5d Az3grlgtzPICa5OS8npVmf1Myq/5…
+//
+// The lines are the name of the format; "extra " and the base64 of the entry;
+// "index " and its number, in decimal; in base64, one a line, the hashes of its
+// audit path (RFC 6962, section 2.1.1), from the leaf's sibling to the child of
+// the root; an empty line; and a checkpoint to its end. Base64 is standard, with
+// padding, and there is one way to write each value: a proof that is another
+// sequence of bytes is another proof, or none.
+//
+// The extra data of a tlog-proof is not authenticated by itself. Here it is,
+// since the leaf hash is computed from it: SHA-256(0x00 ‖ entry). It counts
+// once the checkpoint is signed by the key to trust and has its name as the
+// origin, index is less than the checkpoint's number of leaves, and the leaf
+// hash leads by the path to the checkpoint's head. The entry must also be one
+// as above, with index as its seq.
+//
+// The proof of an entry holds what the entry holds, of no other entry more than
+// hashes, and the number of entries.
+//
+// # Anchors
+//
+// A checkpoint vouches for the entries that it covers wherever it is kept. Kept
+// where whoever can change the log cannot change it (another machine, a
+// ticket, a printout), it is an anchor: a log of which it is not a checkpoint is
+// not the log that it was taken of, or not the continuation of it. [Verify]
+// holds a log against any number of them: the log must have at least as many
+// leaves, and the head of the first n must be the checkpoint's. An anchor signed
+// by an earlier key counts where the log says that the key to trust follows it.
+//
+// The daemon can send each new checkpoint away (Anchor in [Options]). The file
+// anchored is its memory of the last one that was sent: the time, written as in
+// entries, a newline, and the checkpoint. Verify holds the log against that one
+// too, but it proves nothing, being beside the log.
+//
 // # Hashes
 //
 // The file hashes holds 32-byte hashes: leaf 0, leaf 1, and after each leaf
 // the subtrees that it completes, smallest first (the order of
 // [tlog.StoredHashIndex]). It lets the daemon start without reading the whole
-// log and lets verify say which entry was changed. Where it does not lead to
-// the signed head, it is computed again or left aside.
+// log, lets verify say which entry was changed, and has the audit paths. Where
+// it does not lead to the signed head, it is computed again or left aside.
 //
 // # What is promised, and what cannot be caught
 //
-// Changing a byte of a signed entry or of a checkpoint, and removing,
-// swapping, repeating or adding lines or segments before the last checkpoint,
-// does not verify. These cannot be seen from the files alone: changes after
-// the last checkpoint that leave well-formed entries with the right numbers;
-// the loss of the newest checkpoints together with the entries after the one
-// that is left, or with their becoming unsigned; the loss of a checkpoint
-// between others, which changes nothing; and anything done by somebody who
-// has the signing key. A copy of a checkpoint kept elsewhere, to be compared,
-// closes the second gap.
+// Up to the last checkpoint everything is caught, and the first bad entry
+// named: a changed byte; a line or a segment that was removed, moved, repeated,
+// cut short or added; a checkpoint changed, or of another log.
+//
+// From the files alone these cannot be seen:
+//
+//   - Entries after the last checkpoint that were changed, removed from the end,
+//     or added, where what is left is well-formed and numbered on. They are
+//     reported as not signed; the daemon signs what it finds when it starts.
+//   - An older copy of the log in its place, or the newest checkpoints removed
+//     together with the entries after the one that is left, or with these left
+//     as entries that are not signed.
+//   - A checkpoint removed from between others, which changes nothing.
+//   - Another log, signed by somebody who has the signing key: who can read the
+//     keychain can write all of it anew.
+//   - Another log, signed by another key, where the pinned public key was
+//     replaced as well.
+//
+// Against an anchor, the second is caught up to the entries that it covers, and
+// so are the last two. What stays: changes after the newest anchor, a machine
+// whose log was wrong from the start, and requests that never reached the
+// daemon. A log says what was written, not that it was true.
 //
 // # Writing, crashes, failures
 //

@@ -2,7 +2,12 @@ package audit
 
 import (
 	"context"
+	"fmt"
 	"iter"
+	"os"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 // The seams that tests reach through.
@@ -50,5 +55,56 @@ func Abandon(l *Log) {
 	l.cancel()
 	<-l.growerDone
 	<-l.signerDone
+	<-l.anchor.done
 	l.closeFiles()
+}
+
+// RewriteProof reads a proof and writes it again.
+func RewriteProof(b []byte) ([]byte, error) {
+	p, err := parseProof(b)
+	if err != nil {
+		return nil, err
+	}
+	return p.marshal(), nil
+}
+
+// ForgeProof proves that a log of one leaf has it.
+func ForgeProof(leaf []byte, signer string) []byte {
+	s, err := note.NewSigner(signer)
+	if err != nil {
+		panic(err)
+	}
+	msg, err := note.Sign(&note.Note{Text: checkpointText(s.Name(), 1, tlog.RecordHash(leaf))}, s)
+	if err != nil {
+		panic(err)
+	}
+	return proof{extra: leaf, checkpoint: checkpoint{note: msg}}.marshal()
+}
+
+// CheckContinues holds each head of a log that has the file of hashes and so
+// many entries against each earlier one, and against wrong ones.
+func CheckContinues(hashes string, entries int64) error {
+	f, err := os.Open(hashes)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	stored := storedHashes(f)
+	root := func(n int64) tlog.Hash {
+		t, rerr := readPeaks(f, n)
+		if rerr != nil {
+			err = rerr
+		}
+		return t.root()
+	}
+	for size := range entries + 1 {
+		for n := range entries + 1 {
+			right := continues(stored, size, root(size), n, root(n))
+			wrong := continues(stored, size, root(size), n, root((n+1)%(entries+1))) || n > 0 && continues(stored, size, root((size+1)%(entries+1)), n, root(n))
+			if err != nil || right != (n <= size) || wrong {
+				return fmt.Errorf("%d entries continue %d: %v, and of others: %v, %v", size, n, right, wrong, err)
+			}
+		}
+	}
+	return nil
 }

@@ -44,6 +44,12 @@ type Options struct {
 	// Command says what of command lines is recorded; by default CommandMasked.
 	Command CommandMode
 
+	// Anchor sends a checkpoint to where whoever can change this log cannot
+	// change it. It is called with the newest one whenever there is one that
+	// was not sent, by one goroutine; while it fails, again, less and less
+	// often. ctx is done once Close is called. Nil sends nothing.
+	Anchor func(ctx context.Context, checkpoint []byte) error
+
 	Now         func() time.Time // by default time.Now
 	Logger      *slog.Logger     // by default none
 	SegmentSize int64            // bytes; by default 64 MiB
@@ -119,6 +125,8 @@ type Log struct {
 	hashes hashFile    // the tree's goroutine's own
 	treeMu sync.Mutex  // the tree's goroutine writes it, the signer reads it
 	tree   tree        // over synced entries alone
+
+	anchor anchoring // has a lock of its own
 
 	sign signing // the signer's own, and Close's after it
 
@@ -199,6 +207,7 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 		growerDone: make(chan struct{}),
 		signWake:   make(chan struct{}, 1),
 		signerDone: make(chan struct{}),
+		anchor:     anchoring{wake: make(chan struct{}, 1), done: make(chan struct{})},
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.commands.mode = opts.Command
@@ -213,6 +222,7 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 	l.wakeSigner() // for entries that were left unsigned
 	go l.syncer()
 	go l.grow()
+	l.startAnchoring()
 	go l.signAll()
 	if recovered != "" {
 		l.log.Warn("audit log recovered", "what", recovered)
@@ -418,16 +428,20 @@ func wait(ctx context.Context, b *batch) error {
 // Status tells how many entries the log holds and how many of them are
 // signed, and why the last Append failed, if it did.
 func (l *Log) Status() broker.LogStatus {
+	l.anchor.mu.Lock()
+	anchored := l.anchor.status
+	l.anchor.mu.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := broker.LogStatus{Entries: l.next, Signed: l.signed}
+	s := broker.LogStatus{Entries: l.next, Signed: l.signed, Anchored: anchored}
 	if err := cmp.Or(l.failure, l.refused); err != nil {
 		s.Error = err.Error()
 	}
 	return s
 }
 
-// Close brings everything to disk, signs it, and lets go of the log. ctx
+// Close brings everything to disk, signs it, and lets go of the log. What it
+// signs is sent away (see Anchor in [Options]) after the next Open. ctx
 // bounds the wait for the signing key; without the key the last entries stay
 // unsigned, which is no error.
 func (l *Log) Close(ctx context.Context) error {
@@ -443,6 +457,7 @@ func (l *Log) Close(ctx context.Context) error {
 	l.cancel()
 	<-l.growerDone
 	<-l.signerDone
+	<-l.anchor.done
 	l.checkpoint(ctx)
 
 	var err error

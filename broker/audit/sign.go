@@ -122,6 +122,7 @@ func (l *Log) checkpoint(ctx context.Context) (pause time.Duration) {
 	l.mu.Lock()
 	l.signed = t.n
 	l.mu.Unlock()
+	l.toAnchor(msg)
 	return checkpointInterval
 }
 

@@ -20,27 +20,34 @@ type VerifyOptions struct {
 	// Key is the verifier key to trust, as [ReadPinnedKey] returns it. The
 	// files beside the log are never asked whom to trust.
 	Key string
+	// Against is a file of checkpoints that were kept elsewhere, of which
+	// the log must be a continuation: those that [NewestHead] returned, or
+	// that Anchor in [Options] was given. "" is none. The one that the file
+	// anchored remembers is always among them.
+	Against string
 }
 
 // A Report is what [Verify] found.
 type Report struct {
-	Entries     int64     `json:"entries"`
-	Bytes       int64     `json:"bytes"`
-	Segments    int       `json:"segments"`
-	Checkpoints int64     `json:"checkpoints"`       // read, and found to fit the entries
-	Signed      int64     `json:"signed"`            // so many entries, the first ones, are signed by the key
-	Unsigned    int64     `json:"unsigned"`          // entries after them
-	Partial     int64     `json:"partial,omitempty"` // bytes of a last line that is still being written, or was torn
-	Earlier     []string  `json:"earlier,omitempty"` // keys of which the log was before, by name and hash
-	First       time.Time `json:"first,omitzero"`    // time of the first entry
-	Last        time.Time `json:"last,omitzero"`     // time of the last entry
-	Problem     *Problem  `json:"problem,omitempty"` // the first one; the numbers above are up to it
+	Entries     int64         `json:"entries"`
+	Bytes       int64         `json:"bytes"`
+	Segments    int           `json:"segments"`
+	Checkpoints int64         `json:"checkpoints"`       // read, and found to fit the entries
+	Signed      int64         `json:"signed"`            // so many entries, the first ones, are signed by the key
+	Unsigned    int64         `json:"unsigned"`          // entries after them
+	Partial     int64         `json:"partial,omitempty"` // bytes of a last line that is still being written, or was torn
+	Against     int64         `json:"against,omitempty"` // checkpoints kept elsewhere that the entries fit
+	Anchored    broker.Anchor `json:"anchored,omitzero"` // as the file beside the log tells
+	Earlier     []string      `json:"earlier,omitempty"` // keys of which the log was before, by name and hash
+	First       time.Time     `json:"first,omitzero"`    // time of the first entry
+	Last        time.Time     `json:"last,omitzero"`     // time of the last entry
+	Problem     *Problem      `json:"problem,omitempty"` // the first one; the numbers above are up to it
 }
 
 // A Problem is the first thing in a log that is not as it was signed.
 type Problem struct {
 	Seq  int64  `json:"seq"`            // the entry, -1 when it is about none
-	File string `json:"file,omitempty"` // in the log's directory
+	File string `json:"file,omitempty"` // in the log's directory, or Against
 	Line int64  `json:"line,omitempty"` // from 1; 0 when it is about none
 	What string `json:"what"`
 	// Signer is who signed a checkpoint that counts for nothing here, as
@@ -70,12 +77,18 @@ func Verify(ctx context.Context, opts VerifyOptions) (Report, error) {
 	if err != nil {
 		return Report{}, broker.Errorf(broker.CodeData, "verify the audit log: the key to trust: %w", err)
 	}
+	var kept []kept
+	if opts.Against != "" {
+		if kept, err = readAgainst(opts.Against, key); err != nil {
+			return Report{}, fmt.Errorf("verify the audit log against a checkpoint: %w", err)
+		}
+	}
 	var rep Report
 	// A daemon that has just cut off a torn line and written another in its
 	// place can be seen halfway. So a problem after the last checkpoint must
 	// be there again.
 	for range 3 {
-		v := &verifier{dir: opts.Dir, key: key}
+		v := &verifier{dir: opts.Dir, key: key, kept: slices.Clone(kept)}
 		rep, err = v.verify(ctx)
 		if err != nil {
 			if ctx.Err() != nil {
@@ -112,6 +125,9 @@ type verifier struct {
 	next        *checked // the one to come
 	others      []foreign
 	links       []link
+
+	kept   []kept // checkpoints that left this machine, ascending
+	passed int    // so many of them the tree was held against
 }
 
 // A position is where a line is.
@@ -138,7 +154,10 @@ func (v *verifier) verify(ctx context.Context) (Report, error) {
 	defer cancel()
 
 	// The order is what makes it safe to read beside a daemon: an entry is on
-	// disk before a checkpoint that covers it.
+	// disk before a checkpoint that covers it, and that before it is sent away.
+	if err := v.readAnchored(); err != nil {
+		return v.result(err)
+	}
 	cps, size, err := openCheckpoints(v.dir)
 	if err != nil {
 		return v.rep, err
@@ -165,7 +184,34 @@ func (v *verifier) verify(ctx context.Context) (Report, error) {
 	})
 	chunks := readChunks(ctx, &wg, v.dir, nums, claimed)
 
-	err = v.run(ctx, chunks)
+	return v.result(v.run(ctx, chunks))
+}
+
+// readAnchored adds the checkpoint that last left this machine, as far as it
+// is remembered here, to those that were kept.
+func (v *verifier) readAnchored() error {
+	c, at, err := readAnchored(v.dir)
+	if c == nil && err == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
+		return err
+	}
+	var k kept
+	if err == nil {
+		k, err = keep(*c, v.key)
+	}
+	if err != nil {
+		return &found{Problem{Seq: -1, File: anchoredName, What: err.Error()}}
+	}
+	k.file, k.line, k.remembered = anchoredName, 2, true
+	v.kept = append(v.kept, k)
+	v.rep.Anchored = broker.Anchor{Time: at, Entries: c.size}
+	return nil
+}
+
+// result completes the report of a run that ended with err.
+func (v *verifier) result(err error) (Report, error) {
 	v.rep.Entries = v.tree.n
 	v.rep.Signed = min(v.rep.Signed, v.rep.Entries)
 	v.rep.Unsigned = v.rep.Entries - v.rep.Signed
@@ -186,6 +232,7 @@ func (f *found) Error() string { return f.What }
 
 // run goes through the entries in order.
 func (v *verifier) run(ctx context.Context, chunks <-chan *chunk) error {
+	v.prepare()
 	if err := v.nextCheckpoint(); err != nil {
 		return err
 	}
@@ -221,6 +268,9 @@ func (v *verifier) run(ctx context.Context, chunks <-chan *chunk) error {
 					return err
 				}
 			}
+			if v.passed < len(v.kept) && v.kept[v.passed].size == v.tree.n {
+				v.passKept()
+			}
 		}
 		if n := len(c.lines); n > 0 {
 			l := c.lines[n-1]
@@ -240,7 +290,10 @@ func (v *verifier) run(ctx context.Context, chunks <-chan *chunk) error {
 	if v.next != nil {
 		return v.explain(fmt.Sprintf("the log ends after %d entries, but %d were signed", v.tree.n, v.next.size))
 	}
-	return v.checkForeign()
+	if err := v.checkForeign(); err != nil {
+		return err
+	}
+	return v.checkKept()
 }
 
 // parseTime reads the time of a line whose head is well-formed.
@@ -300,7 +353,7 @@ func (v *verifier) fits() error {
 	if !c.trusted {
 		return v.addForeign(c)
 	}
-	v.rep.Signed = c.size
+	v.rep.Signed = max(v.rep.Signed, c.size)
 	v.good, v.goodAt = v.tree.clone(), v.at
 	return nil
 }
