@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gatepass/broker"
+	"gatepass/broker/prompt/program"
 )
 
 var _ broker.Notifier = (*Prompter)(nil)
@@ -40,7 +41,7 @@ func (p *Prompter) notification(ctx context.Context, text string) bool {
 		return false
 	}
 	args[0] = path
-	out, status, err := p.run(ctx, args, append(append([]string(nil), p.cfg.Env...), p.cfg.Desktop...))
+	out, status, err := program.Run(ctx, args, append(append([]string(nil), p.cfg.Env...), p.cfg.Desktop...), nil)
 	clear(out)
 	return err == nil && status == 0
 }

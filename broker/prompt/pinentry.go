@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"gatepass/broker"
+	"gatepass/broker/prompt/program"
 )
 
 // The error codes of pinentry that mean something to us, the low 16 bits of
@@ -40,7 +41,7 @@ func (p *Prompter) pinentry(ctx context.Context, q broker.Question, how broker.R
 	running, end := context.WithCancel(ctx)
 	cmd := exec.CommandContext(running, path)
 	cmd.Env, cmd.Dir = p.env(how), "/"
-	ownGroup(cmd, syscall.SIGTERM)
+	program.OwnGroup(cmd, syscall.SIGTERM)
 	cmd.WaitDelay = time.Second
 	defer keepTerminal(how.TTY)()
 	in, err := cmd.StdinPipe()
@@ -59,7 +60,7 @@ func (p *Prompter) pinentry(ctx context.Context, q broker.Question, how broker.R
 	}
 	defer cmd.Wait()
 	defer end()
-	a := assuan{w: in, r: bufio.NewReaderSize(out, maxOutput)}
+	a := assuan{w: in, r: bufio.NewReaderSize(out, program.MaxOutput)}
 	code, err := a.ask(q, how)
 	var refused *assuanError
 	switch {

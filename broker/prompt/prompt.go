@@ -11,16 +11,15 @@ package prompt
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os/exec"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"gatepass/broker"
+	"gatepass/broker/prompt/program"
 )
 
 // Config is what a [Prompter] works with.
@@ -49,21 +48,18 @@ func New(cfg Config) *Prompter {
 // processTime is how long mfa_process may take.
 const processTime = 30 * time.Second
 
-// maxOutput bounds what is read from a program, in bytes.
-const maxOutput = 4 << 10
-
 // Run runs an mfa_process by the shell, as aws-vault does, and returns the
 // first word of what it prints. The shell waits for a line before it becomes
 // the one of the command.
 func (p *Prompter) Run(ctx context.Context, command string, begin func(pid int) error) (broker.Secret, error) {
 	ctx, cancel := context.WithTimeout(ctx, processTime)
 	defer cancel()
-	shell, line := []string{"/bin/sh", "-c", `read -r line && exec /bin/sh -c "$1"`, "sh", command}, "\n"
+	shell, line := program.Shell(`read -r line && exec /bin/sh -c "$1"`, "sh", command), "\n"
 	if runtime.GOOS == "windows" {
-		shell, line = []string{"cmd.exe", "/C", command}, ""
+		shell, line = program.Shell(command), ""
 	}
 	var refused error
-	out, status, err := p.runBegun(ctx, shell, p.cfg.Env, func(pid int, stdin io.Writer) {
+	out, status, err := program.RunBegun(ctx, shell, p.cfg.Env, func(pid int, stdin io.Writer) {
 		if refused = begin(pid); refused == nil {
 			io.WriteString(stdin, line) // a shell that has ended says so by its status
 		}
@@ -187,7 +183,7 @@ func (p *Prompter) dialog(ctx context.Context, d dialog, how broker.Reachable) (
 	if err != nil {
 		return broker.Secret{}, unavailable(d.name + " is not installed")
 	}
-	out, status, err := p.run(ctx, append([]string{path}, d.args...), append(p.env(how), d.env...))
+	out, status, err := program.Run(ctx, append([]string{path}, d.args...), append(p.env(how), d.env...), nil)
 	defer clear(out)
 	typed, ok := bytes.CutPrefix(out, []byte(d.prefix))
 	switch {
@@ -203,70 +199,9 @@ func (p *Prompter) dialog(ctx context.Context, d dialog, how broker.Reachable) (
 	return broker.NewSecret(bytes.TrimRight(typed, "\r\n")), nil
 }
 
-// run runs a program to its end and returns what it printed. A program that
-// ctx ends is killed with all that it started.
-func (p *Prompter) run(ctx context.Context, args, env []string) (out []byte, status int, err error) {
-	return p.runBegun(ctx, args, env, func(int, io.Writer) {})
-}
-
-// runBegun calls begun when the program has been started; all that it gets on
-// its standard input is what begun writes.
-func (p *Prompter) runBegun(ctx context.Context, args, env []string, begun func(pid int, stdin io.Writer)) (out []byte, status int, err error) {
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Env = env
-	cmd.Dir = "/"
-	if runtime.GOOS == "windows" {
-		cmd.Dir = ""
-	}
-	w := limited{left: maxOutput}
-	cmd.Stdout = &w
-	ownGroup(cmd, syscall.SIGKILL)
-	cmd.WaitDelay = time.Second
-	stdin, err := cmd.StdinPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err == nil {
-		begun(cmd.Process.Pid, stdin)
-		stdin.Close()
-		err = cmd.Wait()
-	}
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return w.b, exit.ExitCode(), nil
-	}
-	return w.b, 0, err
-}
-
-// limited keeps the first bytes that are written to it.
-type limited struct {
-	b    []byte
-	left int
-}
-
-func (l *limited) Write(b []byte) (int, error) {
-	n := min(len(b), l.left)
-	l.b, l.left = append(l.b, b[:n]...), l.left-n
-	return len(b), nil
-}
-
 // env is the daemon's for finding programs, with the caller's display.
 func (p *Prompter) env(how broker.Reachable) []string {
 	return append(append([]string(nil), p.cfg.Env...), how.Env...)
-}
-
-// Env returns the variables of environ by which programs find their own
-// files. Nothing else of the daemon's environment reaches them.
-func Env(environ []string) []string {
-	var env []string
-	for _, v := range environ {
-		switch name, _, _ := strings.Cut(v, "="); name {
-		case "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "GNUPGHOME",
-			"SystemRoot", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "ComSpec", "PATHEXT":
-			env = append(env, v)
-		}
-	}
-	return env
 }
 
 func hasDisplay(env []string) bool {

@@ -18,6 +18,7 @@ import (
 	"gatepass/broker/endpoint"
 	"gatepass/broker/keystore"
 	"gatepass/broker/prompt"
+	"gatepass/broker/prompt/program"
 	"gatepass/broker/scope"
 	"gatepass/broker/sts"
 	"gatepass/broker/wire"
@@ -99,7 +100,7 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 		Describe: func(pid int) (broker.Caller, error) { return server.Describe(pid) },
 		Clock:    clock, Logger: log,
 	})
-	prompter := prompt.New(prompt.Config{Env: prompt.Env(os.Environ()), Desktop: prompt.Desktop(os.Environ())})
+	prompter := prompt.New(prompt.Config{Env: program.Env(os.Environ()), Desktop: prompt.Desktop(os.Environ())})
 	gate = broker.New(broker.Config{
 		Keys: keys, Unlocker: keys, STS: aws, IAM: aws, AWSVault: keys, Notes: notebook{paths.KeyNotes}, Log: book, Profiles: profiles.NewReader(), Clock: clock, Logger: log,
 		Files:   profiles.Files{Config: filepath.Join(home, ".aws", "config"), Credentials: filepath.Join(home, ".aws", "credentials")},
