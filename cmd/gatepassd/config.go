@@ -54,6 +54,10 @@ type awsConfig struct {
 type auditConfig struct {
 	// Command says how much of a caller's command line is recorded.
 	Command string `toml:"command"`
+	// AnchorCommand gets each new checkpoint on its standard input, and is
+	// to keep it where whoever can change the log cannot change it. The
+	// shell runs it.
+	AnchorCommand string `toml:"anchor_command"`
 }
 
 // mfaConfig says how MFA codes are asked for.

@@ -74,6 +74,7 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 	book, err := audit.Open(ctx, audit.Options{
 		Dir: paths.AuditDir, Socket: socket, Command: audit.CommandMode(cfg.Audit.Command),
 		Signer: auditSigner(keys, paths.AuditKey, log), SignerReady: keys.Unlocked(), Logger: log,
+		Anchor: anchorBy(cfg.Audit.AnchorCommand, program.Env(os.Environ())),
 	})
 	if err != nil {
 		return err
