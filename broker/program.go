@@ -29,6 +29,24 @@ func ProgramOf(self Process, ancestors []Process) string {
 	return ""
 }
 
+// Asker is the process that [ProgramOf] named, of a caller that was read from
+// the audit log: there the arguments are one text, which may be shortened or
+// missing. It is the caller itself where all only pass the question on.
+func (c Caller) Asker() Process {
+	self := Process{PID: c.PID, Exe: c.Exe, Command: c.Command}
+	for _, p := range append([]Process{self}, c.Ancestors...) {
+		name := p.name()
+		passes := isShell(name) || name == "cmd"
+		if passes && len(strings.Fields(p.Command)) > 1 {
+			passes = strings.Contains(p.Command, "gatepass") && strings.Contains(p.Command, "credential-process")
+		}
+		if name != "gatepass" && (!passes || p.Exe == c.Program) {
+			return p
+		}
+	}
+	return self
+}
+
 // program names p, or returns "" when p only passes the question on.
 func (p Process) program() string {
 	name := p.name()

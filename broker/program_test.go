@@ -92,3 +92,32 @@ func FuzzProgramOf(f *testing.F) {
 		p.Script()
 	})
 }
+
+// What the log keeps of a caller is enough to find the process that asked.
+func TestAsker(t *testing.T) {
+	gatepass := Caller{PID: 9, Exe: "/usr/bin/gatepass", Command: "gatepass credential-process ops"}
+	sh := Process{PID: 8, Exe: "/usr/bin/dash", Command: "sh -c /usr/bin/gatepass credential-process ops"}
+	zsh := Process{PID: 6, Exe: "/usr/bin/zsh", Command: "-zsh"}
+	for _, tt := range []struct {
+		name      string
+		program   string
+		caller    Caller
+		ancestors []Process
+		want      int
+	}{
+		{"through an SDK's shell", "/usr/bin/tf", gatepass, []Process{sh, {PID: 7, Exe: "/usr/bin/tf", Command: "tf apply"}, zsh}, 7},
+		{"without a shell", "/usr/bin/tf", gatepass, []Process{{PID: 7, Exe: "/usr/bin/tf"}, zsh}, 7},
+		{"a script", "/home/a/deploy.sh", gatepass, []Process{sh, {PID: 7, Exe: "/usr/bin/bash", Command: "bash deploy.sh"}, zsh}, 7},
+		{"typed", "/usr/bin/zsh", gatepass, []Process{zsh, {PID: 5, Exe: "/usr/bin/tmux"}}, 6},
+		{"a lease's endpoint", "/usr/bin/tf", Caller{PID: 9, Exe: "/usr/bin/tf", Command: "tf"}, []Process{zsh}, 9},
+		{"command lines that are not recorded", "/usr/bin/tf", Caller{PID: 9, Exe: "/usr/bin/gatepass"},
+			[]Process{{PID: 8, Exe: "/usr/bin/dash", Command: "sh"}, {PID: 7, Exe: "/usr/bin/tf"}}, 7},
+		{"nobody else", "", gatepass, []Process{sh}, 9},
+		{"nothing known", "", Caller{}, nil, 0},
+	} {
+		tt.caller.Program, tt.caller.Ancestors = tt.program, tt.ancestors
+		if got := tt.caller.Asker(); got.PID != tt.want {
+			t.Errorf("%s: %+v, want %d", tt.name, got, tt.want)
+		}
+	}
+}
