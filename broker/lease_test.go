@@ -325,6 +325,21 @@ func TestTheWall(t *testing.T) {
 	})
 }
 
+// What a lease's endpoint refuses by itself stands in the log all the same.
+func TestRefusedAtTheEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		g := w.begin(t, process(100, 50), "ops")
+		for _, lease := range []string{g.ID, "l-unknown"} {
+			w.LeaseRefused(t.Context(), lease, broker.Caller{UID: 65534, Via: "container"}, broker.Errorf(broker.CodeDenied, "another's"))
+			e := w.log.entries[len(w.log.entries)-1]
+			if e.Kind != broker.EventRequestDenied || e.Lease != lease || e.Caller.UID != 65534 || e.Error.Message != "another's" || (e.Profile == "ops") != (lease == g.ID) {
+				t.Errorf("recorded %+v", e)
+			}
+		}
+	})
+}
+
 // What an mfa_process does that is run for somebody inside is done inside, and
 // that of one outside is not.
 func TestTheWallAroundMFAProcess(t *testing.T) {

@@ -304,6 +304,16 @@ func (b *Broker) LeaseCredentials(ctx context.Context, id string, caller Caller)
 	return b.serve(ctx, caller, l, req)
 }
 
+// LeaseRefused records that somebody was refused at a lease's endpoint before
+// he came to the gate.
+func (b *Broker) LeaseRefused(ctx context.Context, id string, caller Caller, why error) {
+	q := &query{lease: id}
+	if l := b.lease(id); l != nil {
+		q.profile = l.Profiles[0]
+	}
+	b.refuse(ctx, caller, q, "", why)
+}
+
 // isWithin reports whether a caller is inside l, or inside a lease below it.
 func (b *Broker) isWithin(caller Caller, l *lease) bool {
 	in, err := b.within(caller)

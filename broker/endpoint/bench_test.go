@@ -26,6 +26,7 @@ func benchServer(b testing.TB) *Server {
 	grant := session(time.Now().Add(time.Hour))
 	s := New(Config{
 		Credentials: func(context.Context, string, broker.Caller) (broker.Grant, error) { return grant, nil },
+		Refused:     func(context.Context, string, broker.Caller, error) {},
 		Describe:    describe,
 		Clock:       broker.Clock{Now: time.Now, Boot: func() time.Duration { return time.Hour }},
 		Logger:      slog.New(slog.DiscardHandler),

@@ -54,7 +54,7 @@ func (g *gate) Accept() (net.Conn, error) {
 // otherwise keep out our own by holding all places.
 func (g *gate) admit(inner net.Conn) *conn {
 	c := &conn{Conn: inner, gate: g}
-	if c.socket, c.refused = g.lease.server.kernel.client(inner); c.refused != nil {
+	if c.socket, c.uid, c.refused = g.lease.server.kernel.client(inner); c.refused != nil {
 		c.foreign = true
 		if g.foreign.Add(1) > maxForeign {
 			c.Close()
@@ -85,6 +85,7 @@ type conn struct {
 	net.Conn
 	gate    *gate
 	socket  socket        // the other end's
+	uid     int           // whose that is, -1 where that is not known
 	refused *broker.Error // why it is not served
 	foreign bool
 	close   sync.Once

@@ -12,15 +12,15 @@ import (
 func (l *lease) container(w http.ResponseWriter, r *http.Request, c *conn) {
 	sent := r.Header["Authorization"]
 	if len(sent) == 0 {
-		l.refuse(w, http.StatusUnauthorized, errNoHeader)
+		l.refuse(w, r, http.StatusUnauthorized, errNoHeader)
 		return
 	}
 	if len(sent) != 1 || subtle.ConstantTimeCompare([]byte(sent[0]), l.token) != 1 {
-		l.refuse(w, http.StatusUnauthorized, errToken)
+		l.refuse(w, r, http.StatusUnauthorized, errToken)
 		return
 	}
 	if err := l.checkHead(r); err != nil {
-		l.refuse(w, http.StatusForbidden, err)
+		l.refuse(w, r, http.StatusForbidden, err)
 		return
 	}
 	var to route

@@ -92,6 +92,13 @@
 // What a client sent is never repeated, here or in the daemon's log, for it may
 // be a token. A refusal ends its connection.
 //
+// A refusal of the gate is recorded by the gate. Of those before it, the denied
+// ones are: of other users; after the end; without the right token, and from
+// what looks like a browser. Anybody on this machine can bring them about, so
+// of each of the three kinds the first in a minute is recorded, for a lease,
+// with how many there were since the one before: whoever tries all day adds
+// some thousand entries. Mistakes (404, 405, 400) go to the daemon's own log.
+//
 // A lease has 128 connections at once, 4 of them other users', and all leases
 // together 1,024; further ones wait, and other users' are closed.
 //

@@ -44,6 +44,11 @@ type Config struct {
 	// caller is who asks, with Via the endpoint's kind; where Resolved is
 	// false, it may be the lease's root in the stead of one that was not found.
 	Credentials func(ctx context.Context, lease string, caller broker.Caller) (broker.Grant, error)
+	// Refused records a refusal that was made before the gate, which is denied
+	// ([broker.CodeDenied]). The caller is who asks as for Credentials; of
+	// another user's no more is known than UID, and that is -1 where it is not
+	// either. It is called at most three times a minute for a lease.
+	Refused func(ctx context.Context, lease string, caller broker.Caller, why error)
 	// Describe tells who a process of our user is, ancestors included.
 	Describe func(pid int) (broker.Caller, error)
 	Clock    broker.Clock // Now and Boot

@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -26,7 +27,7 @@ func (l *lease) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := r.Context().Value(connKey{}).(*conn)
 	switch {
 	case c.refused != nil:
-		l.refuse(w, http.StatusForbidden, c.refused)
+		l.refuse(w, r, http.StatusForbidden, c.refused)
 	case l.Kind == Container:
 		l.container(w, r, c)
 	default:
@@ -73,20 +74,20 @@ type route struct {
 // route answers a request that has the right token by a route of its path.
 func (l *lease) route(w http.ResponseWriter, r *http.Request, c *conn, to route) {
 	if why := l.ended.Load(); why != nil {
-		l.refuse(w, http.StatusForbidden, why)
+		l.refuse(w, r, http.StatusForbidden, why)
 		return
 	}
 	if to.method == "" {
-		l.refuse(w, http.StatusNotFound, errPath)
+		l.refuse(w, r, http.StatusNotFound, errPath)
 		return
 	}
 	if r.Method != to.method {
 		w.Header().Set("Allow", to.method)
-		l.refuse(w, http.StatusMethodNotAllowed, broker.Errorf(broker.CodeUsage, "this path takes %s alone", to.method))
+		l.refuse(w, r, http.StatusMethodNotAllowed, broker.Errorf(broker.CodeUsage, "this path takes %s alone", to.method))
 		return
 	}
 	if r.ContentLength != 0 { // -1 for chunks
-		l.refuse(w, http.StatusBadRequest, errBody)
+		l.refuse(w, r, http.StatusBadRequest, errBody)
 		return
 	}
 	to.answer(l, w, r, c)
@@ -96,7 +97,7 @@ func (l *lease) route(w http.ResponseWriter, r *http.Request, c *conn, to route)
 func (l *lease) credentials(w http.ResponseWriter, r *http.Request, c *conn, document func(broker.Credentials) []byte) {
 	grant, err := l.server.cfg.Credentials(r.Context(), l.Lease, l.caller(r.Context(), c))
 	if why := l.ended.Load(); why != nil {
-		l.refuse(w, http.StatusForbidden, why)
+		l.refuse(w, r, http.StatusForbidden, why)
 		return
 	}
 	if err == nil && (grant.Credentials.SessionToken.IsZero() || grant.Credentials.Expires.IsZero()) {
@@ -113,12 +114,49 @@ func (l *lease) credentials(w http.ResponseWriter, r *http.Request, c *conn, doc
 
 // refuse answers a request that does not get as far as the gate, and ends its
 // connection.
-func (l *lease) refuse(w http.ResponseWriter, status int, e *broker.Error) {
-	if n, ok := l.refusals.pass(l.server.cfg.Clock.Now()); ok {
+func (l *lease) refuse(w http.ResponseWriter, r *http.Request, status int, e *broker.Error) {
+	c := r.Context().Value(connKey{}).(*conn)
+	if d := l.recordedBy(c, e); d != nil {
+		if n, ok := d.pass(l.server.cfg.Clock.Now(), recordEvery); ok {
+			l.server.cfg.Refused(r.Context(), l.Lease, l.refused(r.Context(), c), andMore(e, n))
+		}
+	}
+	if n, ok := l.refusals.pass(l.server.cfg.Clock.Now(), logEvery); ok {
 		l.server.cfg.Logger.Warn("refused a request", "lease", l.Lease, "status", status, "error", e.Message, "more", n)
 	}
 	w.Header().Set("Connection", "close")
 	writeError(w, status, e)
+}
+
+// recordedBy returns the damper that a refusal passes on its way to the audit
+// log, nil for a mistake, which does not go there.
+func (l *lease) recordedBy(c *conn, e *broker.Error) *damper {
+	switch {
+	case e.Code != broker.CodeDenied:
+		return nil
+	case c.refused != nil:
+		return &l.foreign
+	case e == l.ended.Load():
+		return &l.late
+	}
+	return &l.unauthorized
+}
+
+// refused describes who was refused on c. Of another user's process no more is
+// known than whose it is.
+func (l *lease) refused(ctx context.Context, c *conn) broker.Caller {
+	if c.refused != nil {
+		return broker.Caller{UID: c.uid, Via: l.Kind}
+	}
+	return l.caller(ctx, c)
+}
+
+// andMore adds to a refusal how many like it have not been recorded.
+func andMore(e *broker.Error, n int) error {
+	if n == 0 {
+		return e
+	}
+	return fmt.Errorf("%w; %d more like it since the entry before", e, n)
 }
 
 // fail answers a request that failed at the gate.
@@ -182,7 +220,13 @@ func write(w http.ResponseWriter, status int, contentType []string, body []byte)
 	w.Write(body)
 }
 
-// A damper lets through what should be logged: one in ten seconds, with how
+// How often a damper lets something through.
+const (
+	logEvery    = 10 * time.Second
+	recordEvery = time.Minute
+)
+
+// A damper lets through what should be written down, one in a while, with how
 // many there were in between.
 type damper struct {
 	mu   sync.Mutex
@@ -190,10 +234,10 @@ type damper struct {
 	held int
 }
 
-func (d *damper) pass(now time.Time) (held int, ok bool) {
+func (d *damper) pass(now time.Time, every time.Duration) (held int, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if since := now.Sub(d.last); !d.last.IsZero() && since >= 0 && since < 10*time.Second {
+	if since := now.Sub(d.last); !d.last.IsZero() && since >= 0 && since < every {
 		d.held++
 		return 0, false
 	}

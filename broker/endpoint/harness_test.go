@@ -30,14 +30,22 @@ type harness struct {
 	log *buffer
 	dir string
 
-	mu    sync.Mutex
-	asked []broker.Caller // at the gate
-	lease []string
-	grant broker.Grant
-	err   error
-	gate  func(context.Context) // called on the way, if not nil
-	now   time.Time
-	boot  time.Duration
+	mu     sync.Mutex
+	asked  []broker.Caller // at the gate
+	lease  []string
+	grant  broker.Grant
+	err    error
+	denied []denied              // that were to be recorded
+	gate   func(context.Context) // called on the way, if not nil
+	now    time.Time
+	boot   time.Duration
+}
+
+// A denied is a refusal that was to be recorded.
+type denied struct {
+	lease  string
+	caller broker.Caller
+	why    error
 }
 
 type buffer struct {
@@ -62,6 +70,7 @@ func newHarness(t testing.TB) *harness {
 	h.grant = session(h.now.Add(time.Hour))
 	h.Server = New(Config{
 		Credentials: h.credentials,
+		Refused:     h.refused,
 		Describe:    describe,
 		Clock:       broker.Clock{Now: func() time.Time { h.mu.Lock(); defer h.mu.Unlock(); return h.now }, Boot: func() time.Duration { h.mu.Lock(); defer h.mu.Unlock(); return h.boot }},
 		Logger:      slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -120,6 +129,10 @@ func (h *harness) credentials(ctx context.Context, lease string, caller broker.C
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.grant, h.err
+}
+
+func (h *harness) refused(_ context.Context, lease string, caller broker.Caller, why error) {
+	h.set(func() { h.denied = append(h.denied, denied{lease, caller, why}) })
 }
 
 func (h *harness) set(f func()) {

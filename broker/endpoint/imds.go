@@ -43,7 +43,7 @@ func (l *lease) imds(w http.ResponseWriter, r *http.Request, c *conn) {
 		if forToken { // after a 403, SDKs ask without a token
 			status = http.StatusBadRequest
 		}
-		l.refuse(w, status, err)
+		l.refuse(w, r, status, err)
 		return
 	}
 	if forToken {
@@ -51,7 +51,7 @@ func (l *lease) imds(w http.ResponseWriter, r *http.Request, c *conn) {
 		return
 	}
 	if sent := r.Header[headerToken]; len(sent) != 1 || !l.checkIMDSToken(sent[0]) {
-		l.refuse(w, http.StatusUnauthorized, errNoToken)
+		l.refuse(w, r, http.StatusUnauthorized, errNoToken)
 		return
 	}
 	l.route(w, r, c, l.imdsRoute(r.RequestURI))
@@ -82,16 +82,16 @@ func (l *lease) imdsRoute(path string) route {
 func (l *lease) imdsToken(w http.ResponseWriter, r *http.Request) {
 	sent := r.Header[headerTTL]
 	if len(sent) != 1 {
-		l.refuse(w, http.StatusBadRequest, errLifetime)
+		l.refuse(w, r, http.StatusBadRequest, errLifetime)
 		return
 	}
 	seconds, err := strconv.ParseUint(sent[0], 10, 64)
 	if err != nil || seconds < 1 || seconds > maxTTL {
-		l.refuse(w, http.StatusBadRequest, errLifetime)
+		l.refuse(w, r, http.StatusBadRequest, errLifetime)
 		return
 	}
 	if r.ContentLength != 0 {
-		l.refuse(w, http.StatusBadRequest, errBody)
+		l.refuse(w, r, http.StatusBadRequest, errBody)
 		return
 	}
 	w.Header()[headerTTL] = []string{strconv.FormatUint(seconds, 10)}

@@ -52,28 +52,29 @@ func (k *kernel) closeLocked() {
 // /proc/PID/fd name it by.
 type socket uint32
 
-// client returns the socket at the other end of c, or why it is not served:
-// it is another user's, or nobody can tell whose.
+// client returns the socket at the other end of c and its user, -1 where that
+// is not known, or why it is not served: it is another user's, or nobody can
+// tell whose.
 //
 // The addresses and ports of both ends name one socket for as long as ours is
 // open. Its user is that of the process that made it, whoever has it now.
-func (k *kernel) client(c net.Conn) (socket, *broker.Error) {
+func (k *kernel) client(c net.Conn) (_ socket, uid int, refused *broker.Error) {
 	client, server := c.RemoteAddr().(*net.TCPAddr).AddrPort(), c.LocalAddr().(*net.TCPAddr).AddrPort()
 	if !client.Addr().IsLoopback() {
-		return 0, errRemote
+		return 0, -1, errRemote
 	}
 	uid, inode, err := k.lookup(client, server)
 	if err == nil && inode == 0 {
 		err = errors.New("the client has closed it")
 	}
 	if err != nil {
-		return 0, broker.Errorf(broker.CodeDenied, "the kernel does not tell whose connection this is: %w", err)
+		return 0, -1, broker.Errorf(broker.CodeDenied, "the kernel does not tell whose connection this is: %w", err)
 	}
 	if uid != k.uid {
-		return 0, broker.Errorf(broker.CodeDenied, "this endpoint serves user %d alone, and the connection is user %d's", k.uid, uid).
+		return 0, uid, broker.Errorf(broker.CodeDenied, "this endpoint serves user %d alone, and the connection is user %d's", k.uid, uid).
 			WithHint("run the program as the user whose lease it is")
 	}
-	return socket(inode), nil
+	return socket(inode), uid, nil
 }
 
 func (k *kernel) lookup(client, server netip.AddrPort) (uid int, inode uint32, err error) {

@@ -92,12 +92,12 @@ func TestKernel(t *testing.T) {
 				t.Errorf("%s found inode %d where nothing is connected", name, ino)
 			}
 		}
-		if s, refused := k.client(server); refused != nil || uint32(s) != want {
+		if s, _, refused := k.client(server); refused != nil || uint32(s) != want {
 			t.Errorf("client: %d, %v", s, refused)
 		}
 		// Once the client has gone, nobody can tell whose it was.
 		client.Close()
-		if s, refused := k.client(server); refused == nil {
+		if s, _, refused := k.client(server); refused == nil {
 			t.Errorf("after the client left: %d", s)
 		}
 	}
@@ -133,13 +133,13 @@ func TestKernelWithoutDiag(t *testing.T) {
 	unix.Close(fds[1]) // sends to it fail
 	k.netlink = fds[0]
 	server, client := pair(t, unix.AF_INET)
-	if s, refused := k.client(server); refused != nil || uint32(s) != inode(t, client) {
+	if s, _, refused := k.client(server); refused != nil || uint32(s) != inode(t, client) {
 		t.Errorf("%d, %v", s, refused)
 	}
 	if k.noDiag.Load() || k.netlink >= 0 {
 		t.Error("what failed once is not tried again, or is kept")
 	}
-	if s, refused := k.client(server); refused != nil || uint32(s) != inode(t, client) {
+	if s, _, refused := k.client(server); refused != nil || uint32(s) != inode(t, client) {
 		t.Errorf("%d, %v", s, refused)
 	}
 	if k.netlink < 0 {
@@ -154,7 +154,7 @@ func TestRemote(t *testing.T) {
 	defer k.close()
 	for _, from := range []string{"192.0.2.1", "10.0.0.1", "::ffff:192.0.2.1", "fe80::1", "0.0.0.0"} {
 		c := elsewhere{server, &net.TCPAddr{IP: net.ParseIP(from), Port: 4711}}
-		if _, refused := k.client(c); refused != errRemote {
+		if _, _, refused := k.client(c); refused != errRemote {
 			t.Errorf("from %s: %v", from, refused)
 		}
 	}
@@ -174,7 +174,7 @@ func BenchmarkClient(b *testing.B) {
 	k := newKernel()
 	defer k.close()
 	for b.Loop() {
-		if _, refused := k.client(server); refused != nil {
+		if _, _, refused := k.client(server); refused != nil {
 			b.Fatal(refused)
 		}
 	}
@@ -185,7 +185,7 @@ func BenchmarkClient(b *testing.B) {
 func BenchmarkSearch(b *testing.B) {
 	server, _ := pair(b, unix.AF_INET)
 	k := newKernel()
-	s, refused := k.client(server)
+	s, _, refused := k.client(server)
 	k.close()
 	if refused != nil {
 		b.Fatal(refused)

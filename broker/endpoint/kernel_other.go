@@ -20,11 +20,11 @@ func (*kernel) close() {}
 type socket struct{}
 
 // client refuses what does not come from this machine, and no more.
-func (*kernel) client(c net.Conn) (socket, *broker.Error) {
+func (*kernel) client(c net.Conn) (_ socket, uid int, refused *broker.Error) {
 	if !c.RemoteAddr().(*net.TCPAddr).IP.IsLoopback() {
-		return socket{}, errRemote
+		return socket{}, -1, errRemote
 	}
-	return socket{}, nil
+	return socket{}, -1, nil
 }
 
 // A holder is never found here.

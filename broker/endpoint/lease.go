@@ -31,9 +31,10 @@ type lease struct {
 	key   []byte    // what the tokens of IMDS are made with
 	role  string    // as it stands in a path of IMDS
 
-	ended    atomic.Pointer[broker.Error] // what every request gets from now on
-	refusals damper
-	clients  clients
+	ended                       atomic.Pointer[broker.Error] // what every request gets from now on
+	refusals                    damper                       // of all kinds, to the Logger
+	foreign, late, unauthorized damper                       // to the audit log: of other users, after the end, without the token or from a browser
+	clients                     clients
 
 	mu    sync.Mutex // guards conns
 	conns map[*conn]struct{}

@@ -358,6 +358,67 @@ func TestEnd(t *testing.T) {
 	h.End("l-none", why) // nothing happens
 }
 
+// A refusal before the gate is recorded, of each kind the first in a minute
+// with how many there were meanwhile: nobody can fill the log.
+func TestRefusalsAreRecorded(t *testing.T) {
+	for _, kind := range []string{Container, IMDS} {
+		h := newHarness(t)
+		s, other := h.open(t, kind), h.openAs(t, Endpoint{Lease: "l-other", Kind: kind})
+		stranger := "GET / HTTP/1.1\r\n" + s.host() + "Authorization: x\r\nConnection: close\r\n\r\n"
+		ask := func() string { return s.get(t) }
+		if kind == IMDS {
+			ask = func() string { return s.imdsGet(s.imdsToken(t), rolePath) }
+		}
+		good, mistake := ask(), strings.Replace(ask(), "GET ", "POST ", 1)
+		// many sends a request several times, and returns what was recorded.
+		many := func(request string) []denied {
+			for range 5 {
+				if answer := s.raw(t, request); !strings.HasPrefix(answer, "HTTP/1.1 4") {
+					t.Errorf("%s: not refused: %s", kind, answer)
+				}
+			}
+			var got []denied
+			h.set(func() { got, h.denied = h.denied, nil })
+			return got
+		}
+		want := func(what string, got []denied, uid int, says string) {
+			t.Helper()
+			if len(got) != 1 || got[0].lease != s.lease || got[0].caller.UID != uid || got[0].caller.Via != kind ||
+				broker.CodeOf(got[0].why) != broker.CodeDenied || !strings.Contains(got[0].why.Error(), says) {
+				t.Errorf("%s, %s: recorded %+v", kind, what, got)
+			}
+		}
+		later := func() { h.set(func() { h.now = h.now.Add(recordEvery) }) }
+
+		if got := many(mistake); len(got) > 0 {
+			t.Errorf("%s: a mistake is recorded: %+v", kind, got)
+		}
+		got := many(stranger)
+		want("no token", got, h.kernel.uid, "token")
+		if strings.Contains(fmt.Sprint(got), "more") {
+			t.Errorf("%s: the first is not alone: %+v", kind, got)
+		}
+		if got := many(stranger); len(got) > 0 {
+			t.Errorf("%s: recorded within the minute: %+v", kind, got)
+		}
+		later()
+		want("no token, later", many(stranger), h.kernel.uid, "; 9 more like it since the entry before")
+		// One kind does not hide another, nor one lease another.
+		h.kernel.uid++
+		want("another user", many(good), h.kernel.uid-1, "connection is user")
+		h.kernel.uid--
+		h.End(s.lease, "over")
+		want("after the end", many(good), h.kernel.uid, "over")
+		s = other
+		stranger = strings.Replace(stranger, "Authorization: x", "Authorization: y", 1)
+		stranger = strings.Replace(stranger, "Host: 127.0.0.1", "Host: evil.example", 1)
+		want("another lease", many(stranger), h.kernel.uid, "")
+		if calls := h.calls(); len(calls) > 0 {
+			t.Errorf("%s: the gate was asked: %+v", kind, calls)
+		}
+	}
+}
+
 // What the gate says reaches the SDK, under a status that tells whether to ask
 // again.
 func TestGateErrors(t *testing.T) {

@@ -98,6 +98,9 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 		Credentials: func(ctx context.Context, lease string, caller broker.Caller) (broker.Grant, error) {
 			return gate.LeaseCredentials(ctx, lease, caller)
 		},
+		Refused: func(ctx context.Context, lease string, caller broker.Caller, why error) {
+			gate.LeaseRefused(ctx, lease, caller, why)
+		},
 		Describe: func(pid int) (broker.Caller, error) { return server.Describe(pid) },
 		Clock:    clock, Logger: log,
 	})
