@@ -48,7 +48,7 @@ type Config struct {
 
 // A Broker is the guard at the gate. Its methods may be called concurrently.
 //
-// mu guards sessions, baseSessions, removals, leases, roots, scoped, closed and
+// mu guards sessions, baseSessions, removals, leases, roots, beginnings, scoped, closed and
 // shut, and is never held across the keychain, the network, a prompt or the
 // log. Keychain listings, mints, MFA proofs and the opening of the keychain run
 // in the flights, one call per key at a time; keyChanges is held, by one at a
@@ -65,12 +65,13 @@ type Broker struct {
 	prompts *prompts
 
 	mu           sync.Mutex
-	sessions     map[string]*session  // current one by cache key
-	baseSessions map[string]*base     // by promptKey
-	removals     map[string]int       // by key name: how often sessions were dropped for a removal
-	leases       map[string]*lease    // that stand, by id
-	roots        map[ProcessID]*lease // the same, also by what was started for those inside
-	scoped       int                  // how many of them have a scope
+	sessions     map[string]*session   // current one by cache key
+	baseSessions map[string]*base      // by promptKey
+	removals     map[string]int        // by key name: how often sessions were dropped for a removal
+	leases       map[string]*lease     // that stand, by id
+	roots        map[ProcessID]*lease  // the same, also by what was started for those inside
+	beginnings   map[string]*beginning // of leases that do not stand yet, by id
+	scoped       int                   // how many of them have a scope
 	closed       bool
 	shut         []func() // what waits for the keychain to be opened
 
@@ -98,6 +99,7 @@ func New(cfg Config) *Broker {
 		baseSessions: make(map[string]*base),
 		leases:       make(map[string]*lease),
 		roots:        make(map[ProcessID]*lease),
+		beginnings:   make(map[string]*beginning),
 
 		leaseTurn:  make(chan struct{}, 1),
 		keyChanges: make(chan struct{}, 1),

@@ -112,6 +112,11 @@ func (b *Broker) begin(ctx context.Context, caller Caller, parent *lease, q *que
 	}
 	// What was made so far is unmade if the rest fails.
 	defer func() {
+		if ask := (*AskError)(nil); errors.As(err, &ask) {
+			b.awaitLease(l)
+			return
+		}
+		b.begunLease(l.ID)
 		if err != nil {
 			b.closeLease(context.WithoutCancel(ctx), l, "the lease could not begin")
 		}
@@ -208,17 +213,19 @@ func (b *Broker) newLease(caller Caller, parent *lease, req LeaseRequest) (*leas
 			return nil, Errorf(CodeUsage, "profile %q is named twice", name)
 		}
 	}
-	return &lease{
+	l := &lease{
 		gone:      make(chan struct{}),
 		stopWatch: func() {},
 		caller:    caller,
 		Lease: Lease{
-			ID: newLeaseID(), Parent: parent.id(), Profiles: names, Files: b.files(req.Files), Region: req.Region,
+			Parent: parent.id(), Profiles: names, Files: b.files(req.Files), Region: req.Region,
 			Reason: req.Reason, Duration: req.Duration, Renew: b.cfg.Leases.Renew, AtExpiry: b.cfg.Leases.AtExpiry,
 			Root: caller.ID, Boot: b.cfg.Leases.Processes.Boot(), Program: caller.Program, TTY: caller.TTY, Command: req.Command,
 			Started: b.cfg.Clock.Now().UTC(),
 		},
-	}, nil
+	}
+	b.beginLease(l)
+	return l, nil
 }
 
 // stand puts up the wall around a lease.

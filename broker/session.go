@@ -220,9 +220,9 @@ func (b *Broker) mint(caller Caller, q query, reason string, kind EventKind) (_ 
 	if err := b.cfg.Log.Append(ctx, issued, true); err != nil {
 		return nil, err
 	}
-	if !b.keep(s, removals) {
-		b.ended(s, "key removed")
-		return nil, Errorf(CodeDenied, "the key %q was removed meanwhile", q.key.Name)
+	if err := b.keep(s, removals); err != nil {
+		b.ended(s, err.Message)
+		return nil, err
 	}
 	return s, nil
 }
@@ -336,13 +336,20 @@ func (b *Broker) callSTS(ctx context.Context, start source, q *query, name strin
 }
 
 // keep makes s the current session of its cache key and sets its timers. The
-// session that it replaces is served no more. It reports false, and keeps
-// nothing, if the key was removed since removals was counted.
-func (b *Broker) keep(s *session, removals int) bool {
+// session that it replaces is served no more. It keeps nothing, and says why,
+// if the key was removed since removals was counted, or the lease has ended.
+func (b *Broker) keep(s *session, removals int) *Error {
 	b.mu.Lock()
-	if b.removals[s.q.key.Name] != removals {
+	var late *Error
+	switch {
+	case b.removals[s.q.key.Name] != removals:
+		late = Errorf(CodeDenied, "the key %q was removed meanwhile", s.q.key.Name)
+	case s.q.lease != "" && !b.wantedLocked(s.q.lease):
+		late = Errorf(CodeDenied, "the lease %s has ended meanwhile", s.q.lease)
+	}
+	if late != nil {
 		b.mu.Unlock()
-		return false
+		return late
 	}
 	old := b.sessions[s.q.cacheKey]
 	b.sessions[s.q.cacheKey] = s
@@ -364,7 +371,7 @@ func (b *Broker) keep(s *session, removals int) bool {
 	if old != nil {
 		b.ended(old, "replaced by "+s.id)
 	}
-	return true
+	return nil
 }
 
 // renew replaces s ahead of time if it has been used, so that those who use
