@@ -44,36 +44,40 @@ type rooms struct{ dir string }
 
 // Open writes the sealed config, from the files as they are now, and an empty
 // credentials file.
-func (r rooms) Open(l *broker.Lease, program string) (dir string, err error) {
+func (r rooms) Open(l *broker.Lease, program string) (string, error) {
 	config, err := profiles.Seal(l.Files, profiles.Sealing{Lease: l.ID, Admitted: l.Profiles, Program: program, Endpoint: l.Serve != "env"})
 	if err != nil {
 		return "", broker.ProfileError(err)
 	}
-	dir = filepath.Join(r.dir, l.ID)
-	defer func() {
-		if err != nil {
-			r.Close(dir)
-			err = broker.Errorf(broker.CodeConfig, "make the files of a lease: %w", err).
-				WithHint("%s must be writable, and its disk have room", r.dir)
+	dir := filepath.Join(r.dir, l.ID)
+	if err = os.MkdirAll(r.dir, 0o700); err == nil {
+		err = os.Mkdir(dir, 0o700)
+	}
+	if err == nil {
+		if err = furnish(dir, map[string][]byte{wire.RoomConfig: config, wire.RoomCredentials: nil}); err != nil {
+			r.Close(dir) // nothing of another's: it was made just now
 		}
-	}()
-	if err := os.MkdirAll(r.dir, 0o700); err != nil {
-		return "", err
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return "", err
+	if err != nil {
+		return "", broker.Errorf(broker.CodeConfig, "make the files of a lease: %w", err).
+			WithHint("%s must be writable, and its disk have room", r.dir)
 	}
-	for name, text := range map[string][]byte{wire.RoomConfig: config, wire.RoomCredentials: nil} {
+	return dir, nil
+}
+
+// furnish writes new files into a directory.
+func furnish(dir string, files map[string][]byte) error {
+	for name, text := range files {
 		f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
-			return "", err
+			return err
 		}
 		_, err = f.Write(text)
 		if err := errors.Join(err, f.Close()); err != nil {
-			return "", err
+			return err
 		}
 	}
-	return dir, nil
+	return nil
 }
 
 // Close removes the files that belong there and no others, wherever the lease
