@@ -67,11 +67,10 @@ func readAgainst(file string, key note.Verifier) ([]kept, error) {
 		}
 		n := noteEnd(b)
 		c, size, err := nextCheckpoint(b[:n])
-		if err == nil && size != n {
-			err = errCheckpoint
-		}
 		var k kept
-		if err == nil {
+		if err != nil || size != n {
+			err = errCheckpoint // cut short, it is none either
+		} else {
 			k, err = keep(c, key)
 		}
 		if err != nil {
@@ -154,7 +153,7 @@ func (v *verifier) checkKept() error {
 		case !known:
 			return problem("a checkpoint that was kept elsewhere was signed by %s, which is not the key to trust, nor one that it follows: this is another log, or it was begun anew", k.signer)
 		case k.size > v.tree.n:
-			return problem("a checkpoint that was kept elsewhere covers %d entries, and the log has %d: this is an older copy, or entries were removed together with their checkpoints", k.size, v.tree.n)
+			return problem("a checkpoint that was kept elsewhere covers %d entries, and the log has %d: this is an older copy or another log, or entries were removed together with their checkpoints", k.size, v.tree.n)
 		case !k.fits:
 			return problem("a checkpoint that was kept elsewhere covers other entries than the log's %d to %d: they were written and signed anew", from, k.size-1)
 		}

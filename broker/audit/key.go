@@ -90,6 +90,15 @@ func ReadPinnedKey(file string) (string, error) {
 	return vkey, nil
 }
 
+// ReadKey returns the verifier key that s is, else the one that the file s
+// holds, as [ReadPinnedKey] does.
+func ReadKey(s string) (string, error) {
+	if _, err := note.NewVerifier(s); err == nil {
+		return s, nil
+	}
+	return ReadPinnedKey(s)
+}
+
 // WritePinnedKey pins the verifier key in file (0600), unless another one is
 // pinned there already: that is replaced only when told so.
 func WritePinnedKey(file, vkey string, replace bool) error {

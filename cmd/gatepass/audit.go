@@ -4,6 +4,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"gatepass/broker"
+	"gatepass/broker/audit"
 )
 
 const auditHelp = `gatepass audit reads the audit log: who asked for which role, with which
@@ -13,6 +14,10 @@ usage: gatepass audit COMMAND
 
   list            show entries
   verify          prove that no entry was changed, moved or removed
+  checkpoint      print the signed head, to be kept elsewhere
+  prove           write a proof of one entry, for somebody else to check
+  check-proof     check such a proof
+  key             print the public key that is needed for it
 
 See "gatepass audit COMMAND --help" for each of them.
 
@@ -22,10 +27,22 @@ example:
 
 func auditCommand(c *client) *cli.Command {
 	return &cli.Command{
-		Name:        "audit",
-		UsageText:   auditHelp,
-		Subcommands: []*cli.Command{auditListCommand(c), auditVerifyCommand(c)},
+		Name:      "audit",
+		UsageText: auditHelp,
+		Subcommands: []*cli.Command{
+			auditListCommand(c), auditVerifyCommand(c), auditCheckpointCommand(c), auditProveCommand(c), auditCheckProofCommand(c),
+			auditKeyCommand(c),
+		},
 	}
+}
+
+// trustedKey returns the public key that is to have signed the log: the one
+// that --key is or names the file of, else the pinned one.
+func trustedKey(ctx *cli.Context, paths broker.Paths) (string, error) {
+	if ctx.IsSet("key") {
+		return audit.ReadKey(ctx.String("key"))
+	}
+	return audit.ReadPinnedKey(paths.AuditKey)
 }
 
 // paths are the user's places on disk.

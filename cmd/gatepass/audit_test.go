@@ -224,7 +224,7 @@ func TestAuditFollow(t *testing.T) {
 
 func TestAuditVerify(t *testing.T) {
 	h, entries := logged(t)
-	want := result{stdout: "the audit log is whole: 6 entries in 1 file, from 2026-11-03 10:00 to 2026-11-03 10:00, all signed by test/log\n"}
+	want := result{stdout: "the audit log is whole: 6 entries in 1 file, from 2026-11-03 10:00 to 2026-11-03 10:00, all signed by test/log\nnever anchored: whoever can read the keychain could have written it anew\n"}
 	if r := h.run("audit", "verify"); r != want {
 		t.Errorf("got %+v, want %+v", r, want)
 	}
@@ -272,10 +272,22 @@ func TestAuditVerify(t *testing.T) {
 
 func TestVerifiedSentence(t *testing.T) {
 	at := time.Date(2026, 11, 3, 10, 0, 0, 0, time.UTC)
-	got := verified(audit.Report{Entries: 12, Segments: 2, Signed: 10, Unsigned: 2, First: at, Last: at}, "k")
+	rep := audit.Report{Entries: 12, Segments: 2, Signed: 10, Unsigned: 2, First: at, Last: at}
 	want := "the audit log is whole: 12 entries in 2 files, from 2026-11-03 10:00 to 2026-11-03 10:00, the first 10 signed by k, 2 not signed yet\n"
-	if got != want {
-		t.Errorf("got  %q\nwant %q", got, want)
+	for _, tt := range []struct {
+		against  int64
+		anchored broker.Anchor
+		want     string
+	}{
+		{0, broker.Anchor{}, "never anchored: whoever can read the keychain could have written it anew\n"},
+		{2, broker.Anchor{}, "it continues what was kept elsewhere: 2 checkpoints\n"},
+		{0, broker.Anchor{Time: at, Entries: 1}, "last anchored 2026-11-03 10:00, with 1 entry\n"},
+		{1, broker.Anchor{Time: at, Entries: 9}, "it continues what was kept elsewhere: 1 checkpoint\nlast anchored 2026-11-03 10:00, with 9 entries\n"},
+	} {
+		rep.Against, rep.Anchored = tt.against, tt.anchored
+		if got := verified(rep, "k"); got != want+tt.want {
+			t.Errorf("got  %q\nwant %q", got, want+tt.want)
+		}
 	}
 }
 

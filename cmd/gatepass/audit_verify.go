@@ -13,24 +13,28 @@ import (
 const auditVerifyHelp = `gatepass audit verify proves that no entry of the audit log was changed, moved
 or removed since it was signed. It trusts the public key that was pinned when
 the log was first signed, not one that lies beside the log. Whoever can read
-your keychain can sign another log.
+your keychain can sign another log, or put an older copy in the place of this
+one: that is found only by a checkpoint that was kept elsewhere.
 
 usage: gatepass audit verify [flags]
 
-  --key FILE      trust the public key in FILE, not the pinned one
+  --against FILE  prove that the log continues the checkpoints in FILE, which
+                  "gatepass audit checkpoint" printed, or anchor_command got
+  --key KEY|FILE  trust this public key, or the one in FILE, not the pinned one
   --json          print what was found as JSON
 
 It exits with 65 when the log does not verify, and names the first bad entry.
 
-example:
+examples:
   gatepass audit verify
+  gatepass audit verify --against laptop.checkpoints
 `
 
 func auditVerifyCommand(c *client) *cli.Command {
 	return &cli.Command{
 		Name:      "verify",
 		UsageText: auditVerifyHelp,
-		Flags:     []cli.Flag{&cli.StringFlag{Name: "key"}, &cli.BoolFlag{Name: "json"}},
+		Flags:     []cli.Flag{&cli.StringFlag{Name: "against"}, &cli.StringFlag{Name: "key"}, &cli.BoolFlag{Name: "json"}},
 		Action:    c.auditVerify,
 	}
 }
@@ -43,15 +47,14 @@ func (c *client) auditVerify(ctx *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	file := paths.AuditKey
-	if ctx.IsSet("key") {
-		file = ctx.String("key")
+	if ctx.IsSet("against") && ctx.String("against") == "" {
+		return usageOf(ctx, "the name after --against is empty")
 	}
-	key, err := audit.ReadPinnedKey(file)
+	key, err := trustedKey(ctx, paths)
 	if err != nil {
 		return err
 	}
-	found, err := audit.Verify(ctx.Context, audit.VerifyOptions{Dir: paths.AuditDir, Key: key})
+	found, err := audit.Verify(ctx.Context, audit.VerifyOptions{Dir: paths.AuditDir, Key: key, Against: ctx.String("against")})
 	if found.Problem == nil && err != nil {
 		return err
 	}
@@ -66,12 +69,12 @@ func (c *client) auditVerify(ctx *cli.Context) error {
 		return broker.Errorf(broker.CodeData, "the audit log does not verify: entry %d is the first bad one: %s", p.Seq, p)
 	case p != nil && p.Signer != "":
 		return broker.Errorf(broker.CodeData, "the audit log does not verify: %s", p).
-			WithHint("if you lost the old signing key (another keychain, a keychain made anew), remove %s: the next daemon pins the new key, and entries before it are then vouched for by the old key alone; if you did not, somebody else signs", file)
+			WithHint("if you lost the old signing key (another keychain, a keychain made anew), remove %s: the next daemon pins the new key, and entries before it are then vouched for by the old key alone; if you did not, somebody else signs", paths.AuditKey)
 	case p != nil:
 		return broker.Errorf(broker.CodeData, "the audit log does not verify: %s", p)
 	case found.Entries > 0 && found.Signed == 0:
 		return broker.Errorf(broker.CodeData, "the audit log does not verify: none of its %s is signed by %s", count(found.Entries, "entry", "entries"), name).
-			WithHint("is %s the right key? the daemon signs within seconds, unless the keychain is locked: see gatepass status", file)
+			WithHint("is it the right key? the daemon signs within seconds, unless the keychain is locked: see gatepass status")
 	}
 	if ctx.Bool("json") {
 		return nil
@@ -79,7 +82,7 @@ func (c *client) auditVerify(ctx *cli.Context) error {
 	return c.write([]byte(verified(found, name)))
 }
 
-// verified says in one sentence that a log is whole, and how far that reaches.
+// verified says that a log is whole, and how far that reaches.
 func verified(r audit.Report, key string) string {
 	if r.Entries == 0 {
 		return "the audit log is empty\n"
@@ -92,5 +95,15 @@ func verified(r audit.Report, key string) string {
 	} else {
 		s += fmt.Sprintf("the first %d signed by %s, %d not signed yet", r.Signed, printable(key), r.Unsigned)
 	}
-	return s + "\n"
+	s += "\n"
+	if r.Against > 0 {
+		s += fmt.Sprintf("it continues what was kept elsewhere: %s\n", count(r.Against, "checkpoint", "checkpoints"))
+	}
+	switch {
+	case !r.Anchored.Time.IsZero():
+		s += fmt.Sprintf("last anchored %s, with %s\n", r.Anchored.Time.Local().Format(minutes), count(r.Anchored.Entries, "entry", "entries"))
+	case r.Against == 0:
+		s += "never anchored: whoever can read the keychain could have written it anew\n"
+	}
+	return s
 }

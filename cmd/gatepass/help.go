@@ -45,6 +45,9 @@ const rootHelp = `usage: gatepass COMMAND [ARGUMENTS] [FLAGS]
   end [LEASE...]             end what exec runs
   audit list                 show the audit log
   audit verify               prove that the audit log is whole
+  audit checkpoint           print its signed head, to be kept elsewhere
+  audit prove | check-proof  prove an entry to somebody else; check that
+  audit key                  print the public key that is needed for it
   daemon start|stop|restart|status
 
   version                    print the version of this program
@@ -61,7 +64,7 @@ example:
 const exitCodesHelp = `gatepass exits with 0, or with a code that says why not (sysexits.h):
 
   64  the command line makes no sense
-  65  bad data: an audit log that does not verify, a malformed file
+  65  bad data: an audit log or a proof that does not verify, a malformed file
   69  the daemon, AWS or the keychain cannot be reached
   70  a bug in gatepass, or standard output could not be written
   74  the audit log, or the journal of keys, cannot be written: nothing is

@@ -110,7 +110,15 @@ func statusPage(st broker.Status, now time.Time, p palette, width int) []byte {
 	if behind := st.Log.Entries - st.Log.Signed; behind > 0 {
 		log += fmt.Sprintf(", %d not signed yet", behind)
 	}
+	if at := st.Log.Anchored.Time; at.IsZero() {
+		log += ", never anchored"
+	} else {
+		log += fmt.Sprintf(", last anchored %s ago", span(now.Sub(at)))
+	}
 	fmt.Fprintf(&b, "log       %s\n", log)
+	if st.Log.Anchored.Error != "" {
+		fmt.Fprintf(&b, "          %s\n", p.red("its checkpoints do not leave this machine: "+printable(st.Log.Anchored.Error)))
+	}
 	if st.Log.Error != "" {
 		fmt.Fprintf(&b, "          %s\n", p.red("nothing is handed out: "+printable(st.Log.Error)))
 	}

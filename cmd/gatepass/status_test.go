@@ -20,7 +20,7 @@ func exampleStatus() broker.Status {
 	return broker.Status{
 		Daemon:   broker.DaemonStatus{PID: 4242, Version: broker.Version(), Started: at.Add(-133 * time.Minute), Socket: "/run/user/1000/gatepass/gatepass.sock"},
 		Keychain: broker.KeychainStatus{Backend: "secret-service", State: "ok"},
-		Log:      broker.LogStatus{Entries: 1204, Signed: 1200},
+		Log:      broker.LogStatus{Entries: 1204, Signed: 1200, Anchored: broker.Anchor{Time: at.Add(-3 * time.Minute), Entries: 1180}},
 		Proofs:   []broker.ProofStatus{{Key: "work", Serial: "arn:aws:iam::111122223333:mfa/alice", Expires: at.Add(7*time.Hour + 30*time.Minute)}},
 		Sessions: []broker.SessionStatus{
 			{Profile: "prod", Account: "999988887777", RoleARN: "arn:aws:iam::999988887777:role/team/AdministratorAccess", Key: "work", Expires: at.Add(42 * time.Minute), Served: 3},
@@ -35,7 +35,7 @@ func TestStatusPage(t *testing.T) {
 	want := `daemon    running for 2h13m, pid 4242, version ` + broker.Version() + `
 socket    /run/user/1000/gatepass/gatepass.sock
 keychain  secret-service, ok
-log       1204 entries, 4 not signed yet
+log       1204 entries, 4 not signed yet, last anchored 3m ago
 mfa       key work for another 7h30m, by arn:aws:iam::111122223333:mfa/alice
 
 PROFILE  LEFT    ACCOUNT       ROLE               KEY   SERVED
@@ -52,7 +52,7 @@ last refusal, 5m ago to aws for nope: not_found
 	bad := broker.Status{
 		Daemon:   broker.DaemonStatus{PID: 1, Version: "v1", Started: at.Add(-5 * time.Second), Socket: "/s"},
 		Keychain: broker.KeychainStatus{Backend: "file", State: "keychain_locked", Message: "the keychain is locked", Hint: "line one\nline two"},
-		Log:      broker.LogStatus{Entries: 1, Signed: 1, Error: "no space left on device\x1b[2J"},
+		Log:      broker.LogStatus{Entries: 1, Signed: 1, Error: "no space left on device\x1b[2J", Anchored: broker.Anchor{Error: "anchor_command ended with status 3"}},
 	}
 	want = `daemon    running for 5s, pid 1, version v1
 socket    /s
@@ -60,7 +60,8 @@ keychain  file, keychain_locked
           the keychain is locked
           line one
           line two
-log       1 entry
+log       1 entry, never anchored
+          its checkpoints do not leave this machine: anchor_command ended with status 3
           nothing is handed out: no space left on device\x1b[2J
 sessions  none
 `
