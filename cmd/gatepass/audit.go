@@ -13,6 +13,7 @@ program, when, and what was answered. It reads the files and needs no daemon.
 usage: gatepass audit COMMAND
 
   list            show entries
+  export          write entries for other programs: json, csv, ocsf
   verify          prove that no entry was changed, moved or removed
   checkpoint      print the signed head, to be kept elsewhere
   prove           write a proof of one entry, for somebody else to check
@@ -30,7 +31,12 @@ func auditCommand(c *client) *cli.Command {
 		Name:      "audit",
 		UsageText: auditHelp,
 		Subcommands: []*cli.Command{
-			auditListCommand(c), auditVerifyCommand(c), auditCheckpointCommand(c), auditProveCommand(c), auditCheckProofCommand(c),
+			auditListCommand(c),
+			auditExportCommand(c),
+			auditVerifyCommand(c),
+			auditCheckpointCommand(c),
+			auditProveCommand(c),
+			auditCheckProofCommand(c),
 			auditKeyCommand(c),
 		},
 	}

@@ -44,6 +44,7 @@ const rootHelp = `usage: gatepass COMMAND [ARGUMENTS] [FLAGS]
   renew [LEASE]              renew the sessions of what exec runs
   end [LEASE...]             end what exec runs
   audit list                 show the audit log
+  audit export               write it for other programs: JSON, CSV, OCSF
   audit verify               prove that the audit log is whole
   audit checkpoint           print its signed head, to be kept elsewhere
   audit prove | check-proof  prove an entry to somebody else; check that

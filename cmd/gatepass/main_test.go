@@ -312,7 +312,8 @@ func TestUsageErrors(t *testing.T) {
 		"renew", "renew a b", "renew a --prompt shout", "end", "end a --all", "end --release",
 		"profiles", "profiles nonsense", "profiles list extra", "profiles list --nonsense", "profiles show", "profiles show a b",
 		"audit", "audit nonsense", "audit list extra", "audit verify extra", "audit list --since whenever",
-		"audit list --until whenever", "audit list --limit some", "daemon", "daemon start extra",
+		"audit list --until whenever", "audit list --limit some",
+		"audit export extra", "audit export --format xml", "audit export --after -2", "audit export --after x", "audit export --since whenever", "daemon", "daemon start extra",
 		"daemon stop extra", "daemon restart extra", "daemon status extra", "version extra",
 		"help nonsense", "help -- -- keys", "help keys nonsense", "--nonsense", "--json status",
 	} {
