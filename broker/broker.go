@@ -126,6 +126,7 @@ type query struct {
 	session string // id of the session that is being minted, once there is one
 	lease   string // id of the lease that it is for, "" for none
 	own     bool   // the session is that lease's alone
+	begun   bool   // that lease stands, and can be renewed
 }
 
 // Credentials is the gate: every surface ends here, in one order. It resolves
@@ -262,7 +263,7 @@ func (b *Broker) resolve(ctx context.Context, caller Caller, req Request, q *que
 		if q.own = l.own(b.cfg.Leases.Session); q.own {
 			q.cacheKey = l.ID + " " + q.cacheKey
 		}
-		b.noteSession(l, q)
+		q.begun = b.noteSession(l, q)
 	}
 	return nil
 }

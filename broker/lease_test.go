@@ -695,11 +695,11 @@ func TestLeasesThatAreNotRenewed(t *testing.T) {
 			if !slices.Equal(w.sent(), want) {
 				t.Errorf("%s: signals %v", atExpiry, w.sent())
 			}
-			told := "lease " + g.ID + " of profile ops expires in 5 min; to go on: gatepass renew " + g.ID
+			told := "lease " + g.ID + " of profile ops expires in 5 min"
 			if atExpiry == "end" {
-				told += "; then its processes are ended"
+				told += ", and its processes are ended"
 			}
-			told += " on /dev/pts/3"
+			told += "; to go on: gatepass renew " + g.ID + " on /dev/pts/3"
 			if got := w.heard(); !slices.Equal(got, []string{told, told}) { // of the first session, and of the renewed one
 				t.Errorf("%s: told %q", atExpiry, got)
 			}

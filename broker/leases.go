@@ -45,13 +45,15 @@ type lease struct {
 	lastServed atomic.Int64 // Unix nanoseconds; 0 for never
 }
 
-// noteSession notes which session is the one of the lease's first profile.
-func (b *Broker) noteSession(l *lease, q *query) {
+// noteSession notes which session is the one of the lease's first profile, and
+// reports whether the lease has begun.
+func (b *Broker) noteSession(l *lease, q *query) (begun bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if q.profile == l.Profiles[0] {
 		l.key = q.cacheKey
 	}
+	return l.begun
 }
 
 // own reports whether the lease's sessions are its own: a lease whose sessions

@@ -53,15 +53,17 @@ func (b *Broker) warn(s *session) {
 	if l == nil || b.cached(s.q.cacheKey) != s || s.q.profile != l.Profiles[0] || b.leaseEnded(l) {
 		return
 	}
-	text := fmt.Sprintf("lease %s of profile %s expires in %.0f min", l.ID, l.Profiles[0], s.left(b.cfg.Clock).Minutes())
-	switch {
-	case l.Renew != "never":
-		text += "; to go on: gatepass renew " + l.ID
-	case l.AtExpiry == "end":
-		text += " and is not renewed"
+	left := s.left(b.cfg.Clock)
+	in := fmt.Sprintf("%.0f min", left.Minutes())
+	if left < time.Minute {
+		in = fmt.Sprintf("%.0f s", left.Seconds())
 	}
+	text := fmt.Sprintf("lease %s of profile %s expires in %s", l.ID, l.Profiles[0], in)
 	if l.AtExpiry == "end" {
-		text += "; then its processes are ended"
+		text += ", and its processes are ended"
+	}
+	if l.Renew != "never" {
+		text += "; to go on: gatepass renew " + l.ID
 	}
 	b.cfg.Leases.Notifier.Notify(context.Background(), text, l.TTY)
 }

@@ -56,8 +56,14 @@ func TestALeaseThatWaitsForAnAnswer(t *testing.T) {
 				if len(p.asked) != 1 || w.sts.count() != c.calls || len(st.Sessions) != 1+len(c.with) {
 					t.Errorf("asked %d times, calls %q, sessions %+v", len(p.asked), w.sts.calls, st.Sessions)
 				}
-				if _, err := w.LeaseCredentials(t.Context(), g.ID, process(101, 100, 50)); err != nil {
+				inside := process(101, 100, 50)
+				if _, err := w.LeaseCredentials(t.Context(), g.ID, inside); err != nil {
 					t.Error(err)
+				}
+				time.Sleep(9 * time.Hour)
+				_, err = w.LeaseCredentials(t.Context(), g.ID, inside)
+				if e := broker.AsError(err); e == nil || e.Code != broker.CodePromptUnavailable || e.Hint != "gatepass renew "+g.ID {
+					t.Errorf("past the proof: %v", err)
 				}
 				w.end(id(100), 0)
 				if st, _ := w.Status(t.Context()); len(st.Sessions) != 0 {

@@ -103,6 +103,9 @@ func (q *query) matter() *matter {
 			return fmt.Sprintf("profile %q needs a code of the MFA device %s", profile, q.serial)
 		},
 		help: func(profile string) string {
+			if q.begun {
+				return "gatepass renew " + q.lease
+			}
 			return fmt.Sprintf("in a terminal, once: gatepass export %s --mfa-code CODE >/dev/null; or set mfa_process in the profile", shellWord(profile))
 		},
 		ready: func(profile string) string { return "gatepass export " + shellWord(profile) },
