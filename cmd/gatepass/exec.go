@@ -125,7 +125,7 @@ func (c *client) exec(ctx *cli.Context) error {
 	case !lease.Renewable:
 		say(c.stderr, untilWhen(lease, req.DurationSeconds, time.Now()))
 	case shell && isTerminal(c.stderr):
-		say(c.stderr, fmt.Sprintf("this shell has the role of %s and nothing else; exit leaves it (lease %s)", lease.Profile, lease.Lease))
+		say(c.stderr, fmt.Sprintf("lease %s: the role of %s and no other; exit leaves it", lease.Lease, lease.Profile))
 	}
 	// From here the lease is the command's. Should it not run after all, this
 	// process ends, and with it the lease.

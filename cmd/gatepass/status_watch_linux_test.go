@@ -148,7 +148,7 @@ func TestExecOfAShellOnATerminal(t *testing.T) {
 	h.env["SHELL"], h.env["PS1"] = "/bin/sh", "$GATEPASS_PROFILE% "
 	h.serveLease(exampleLease())
 	p := startPTY(t, exec.Command(gatepass, "exec", "ops"), true, h.environ()...)
-	p.expect("this shell has the role of ops and nothing else; exit leaves it (lease l-7f3k2m9qxd)")
+	p.expect("lease l-7f3k2m9qxd: the role of ops and no other; exit leaves it")
 	p.expect("ops% ")
 	p.enter(`sh -c 'echo it "ru"ns; read word; echo "go"t $word'` + "\n")
 	p.expect("it runs")
