@@ -141,6 +141,9 @@ func staysOutside(name, value string) bool {
 		"AWS_CREDENTIAL_FILE", "AWS_CREDENTIAL_PROFILES_FILE", "BOTO_CONFIG", "BOTO_PATH",
 		"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME",
 		"AWS_IMDS_USE_IPV6",
+		// What direnv and mise have changed: with the values before, and theirs
+		// (compressed). Without it they look at their files anew inside.
+		"DIRENV_DIFF", "DIRENV_DIR", "DIRENV_FILE", "DIRENV_WATCHES", "__MISE_DIFF", "__MISE_SESSION",
 		"GATEPASS_FILE_PASSPHRASE", "GATEPASS_LEASE", "GATEPASS_PROFILE", "GATEPASS_EXPIRES":
 		return true
 	case "AWS_SDK_UA_APP_ID":
