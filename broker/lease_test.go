@@ -475,7 +475,7 @@ func TestScopesOutliveTheRoot(t *testing.T) {
 				wantCode(t, w.as(t, lost, "ops2"), broker.CodeDenied)
 
 				w.end(id(100), 3)
-				if last := w.log.entries[len(w.log.entries)-1]; last.Kind != broker.EventLeaseEnded || last.Lease != g.ID || !strings.HasPrefix(last.Reason, "exit status 3, after 0s, 1 hand-outs") {
+				if last := w.log.entries[len(w.log.entries)-1]; last.Kind != broker.EventLeaseEnded || last.Lease != g.ID || last.Reason != "exit status 3, after 0s, 1 hand-out" {
 					t.Errorf("%+v", last)
 				}
 				wantCode(t, w.as(t, left, "ops"), broker.CodeDenied)

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -36,7 +37,11 @@ func (b *Broker) endLease(ctx context.Context, l *lease, how string) {
 	}
 	b.drop("lease ended", func(s *session) bool { return s.q.lease == l.ID })
 	ended := b.leaseEvent(EventLeaseEnded, l)
-	ended.Reason = fmt.Sprintf("%s, after %s, %d hand-outs", how, l.Ended.Sub(l.Started).Round(time.Second), l.served.Load())
+	served := l.served.Load()
+	ended.Reason = fmt.Sprintf("%s, after %s, %d hand-outs", how, l.Ended.Sub(l.Started).Round(time.Second), served)
+	if served == 1 {
+		ended.Reason = strings.TrimSuffix(ended.Reason, "s")
+	}
 	if err := b.cfg.Log.Append(ctx, ended, true); err != nil {
 		b.cfg.Logger.Error("end of lease not recorded", "lease", l.ID, "err", err)
 	}

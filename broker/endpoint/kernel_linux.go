@@ -72,7 +72,7 @@ func (k *kernel) client(c net.Conn) (_ socket, uid int, refused *broker.Error) {
 	}
 	if uid != k.uid {
 		return 0, uid, broker.Errorf(broker.CodeDenied, "this endpoint serves user %d alone, and the connection is user %d's", k.uid, uid).
-			WithHint("run the program as the user whose lease it is")
+			WithHint("run the program as the user whose lease it is; what must be another's: gatepass exec --env")
 	}
 	return socket(inode), uid, nil
 }
