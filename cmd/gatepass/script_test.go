@@ -37,6 +37,7 @@ import (
 //	many N CMD...          run CMD N times at once; each must succeed
 //	killdaemon [SIGNAL]    kill -9 (or SIGNAL) the daemon and wait until it is gone
 //	noleak TEXT FILE...    no file, nor the last output, holds TEXT
+//	cluster CMD...         start a Kubernetes API server whose users CMD gives a token; sets $KUBECONFIG
 func TestScripts(t *testing.T) {
 	bin := buildPrograms(t)
 	root, err := os.MkdirTemp("", "gp") // short: a socket's path must fit 108 bytes
@@ -58,6 +59,7 @@ func TestScripts(t *testing.T) {
 			"many":       many,
 			"killdaemon": killDaemon,
 			"noleak":     noLeak,
+			"cluster":    startCluster,
 		},
 	})
 }
