@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,8 +75,9 @@ const (
 
 // A Log is an open audit log. It implements [broker.Log].
 //
-// Writers, in Append, number entries under mu: that order is the log's. Those
-// who do not wait for the disk also write, what others have added included.
+// Writers, in Append, number entries under mu: that order is the log's. Of
+// those who do not wait for the disk, the first to come writes what all have
+// added.
 // The syncer, one goroutine, writes the rest and brings it to disk (one write
 // and one fdatasync for all who wait), begins segments, and repairs after a
 // failure. What it has synced, a second goroutine adds to the tree, whose head
@@ -98,12 +100,13 @@ type Log struct {
 	// unwritten are the entries of the batch that are not in the file yet.
 	// Their writers all wait; while broken is set there are none.
 	unwritten []*encoder
-	broken    error // why nothing can be written until a repair; seg's file is not to be trusted
-	full      bool  // a writer waits for a new segment, so all do
-	cuts      []cut // what repairs could not take out of old segments yet
-	signed    int64 // how many entries the last checkpoint covers
-	failure   error // of the last Append, nil when it went well
-	refused   error // why nothing is signed any more
+	flushed   chan struct{} // closed when the writer that is about to flush has; nil while none is
+	broken    error         // why nothing can be written until a repair; seg's file is not to be trusted
+	full      bool          // a writer waits for a new segment, so all do
+	cuts      []cut         // what repairs could not take out of old segments yet
+	signed    int64         // how many entries the last checkpoint covers
+	failure   error         // of the last Append, nil when it went well
+	refused   error         // why nothing is signed any more
 	closed    bool
 	timer     *time.Timer // wakes the syncer for lines that nobody waits for
 	waiting   bool        // the timer is set
@@ -301,9 +304,12 @@ func (l *Log) append(ctx context.Context, e *broker.Event, durable bool) error {
 		return err
 	}
 	b := l.addLocked(x)
-	if !durable {
-		l.flushLocked()
-	} else {
+	leads := !durable && l.flushed == nil
+	if leads {
+		l.flushed = make(chan struct{})
+	}
+	flushed := l.flushed
+	if durable {
 		b.waiters.Add(1)
 	}
 	wake := durable || len(b.lines) >= syncBytes
@@ -315,10 +321,15 @@ func (l *Log) append(ctx context.Context, e *broker.Event, durable bool) error {
 	if wake {
 		l.wakeSyncer()
 	}
-	if durable {
+	switch {
+	case durable:
 		if err := wait(ctx, b); err != nil {
 			return err // and x is not ours to give back
 		}
+	case leads:
+		l.flush()
+	default:
+		<-flushed
 	}
 	err := x.err
 	if err == nil && durable {
@@ -357,7 +368,7 @@ func (l *Log) makeRoomLocked(ctx context.Context, n int) error {
 }
 
 // addLocked gives the entry its place in the log. It is not written yet: one
-// write serves all who wait for the disk together.
+// write serves all who wait together.
 func (l *Log) addLocked(x *encoder) *batch {
 	b := l.batch
 	if n := len(l.spare); b.lines == nil && n > 0 {
@@ -368,6 +379,18 @@ func (l *Log) addLocked(x *encoder) *batch {
 	l.next++
 	l.unwritten = append(l.unwritten, x)
 	return b
+}
+
+// flush writes what was added, by the writer who came first for all who have
+// come by then. He lets those go first who are about to add an entry; when
+// nobody is, he waits for nothing.
+func (l *Log) flush() {
+	runtime.Gosched()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flushLocked()
+	close(l.flushed)
+	l.flushed = nil
 }
 
 // flushLocked writes what was added. When that fails, those entries are taken
@@ -404,9 +427,16 @@ func (l *Log) flushLocked() {
 		b.lines = b.lines[:b.written]
 		l.next -= int64(len(l.unwritten))
 		l.failure = unwritable(l.dir, err)
-		for _, x := range l.unwritten {
-			x.err = l.failure
-		}
+		err = l.failure
+	}
+	l.writtenLocked(err)
+}
+
+// writtenLocked tells the writers of what was not written yet that it is, or
+// why it cannot be.
+func (l *Log) writtenLocked(err error) {
+	for _, x := range l.unwritten {
+		x.err = err
 	}
 	clear(l.unwritten)
 	l.unwritten = l.unwritten[:0]

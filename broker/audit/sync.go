@@ -135,8 +135,6 @@ func (l *Log) repair(b *batch, cause error) (lines []byte) {
 	later := l.batch
 	l.batch = &batch{done: make(chan struct{})}
 	lines = append(b.lines, later.lines...)
-	clear(l.unwritten) // moved or kept with the others
-	l.unwritten = l.unwritten[:0]
 
 	err := l.moveLocked(lines)
 	if err != nil {
@@ -156,6 +154,7 @@ func (l *Log) repair(b *batch, cause error) (lines []byte) {
 		l.broken, l.full, l.failure = nil, false, nil
 		l.repairIn = 0
 	}
+	l.writtenLocked(err) // moved or kept with the others
 	for _, b := range []*batch{b, later} {
 		b.err, b.room = err, err
 		close(b.done)
