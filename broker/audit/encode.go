@@ -136,7 +136,7 @@ func (x *encoder) fields(e *broker.Event, commands *commands) {
 	}
 	x.str(`,"lease":`, "lease", e.Lease)
 	if c := e.Caller; c != nil {
-		x.caller(c, commands)
+		x.knownCaller(c, commands)
 	}
 	if len(e.Groups) > 0 {
 		x.b = append(x.b, `,"groups":[`...)
@@ -174,6 +174,21 @@ func (x *encoder) fields(e *broker.Event, commands *commands) {
 		x.b = append(x.b, `"]`...)
 	}
 	x.b = append(x.b, "}\n"...)
+}
+
+// knownCaller writes the caller as it stood in an entry before, if it did.
+func (x *encoder) knownCaller(c *broker.Caller, commands *commands) {
+	if x.tight {
+		x.caller(c, commands)
+		return
+	}
+	if known, ok := commands.callers.find(c); ok {
+		x.b, x.cuts = append(x.b, known.text...), append(x.cuts, known.cuts...)
+		return
+	}
+	text, cuts := len(x.b), len(x.cuts)
+	x.caller(c, commands)
+	commands.callers.keep(c, x.b[text:], x.cuts[cuts:])
 }
 
 func (x *encoder) caller(c *broker.Caller, commands *commands) {

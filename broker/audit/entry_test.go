@@ -168,6 +168,65 @@ func TestEncodesLikeJSON(t *testing.T) {
 	}
 }
 
+// A caller is written out once, and anew when anything of it is another.
+func TestCallerChanges(t *testing.T) {
+	dir := logDir(t)
+	l := open(t, audit.Options{Dir: dir})
+	var want []byte
+	append := func(c broker.Caller) {
+		t.Helper()
+		e := event(1)
+		e.Caller = &c
+		for range 2 {
+			if err := l.Append(t.Context(), e, false); err != nil {
+				t.Fatal(err)
+			}
+			alone := logged(t, e, "")
+			_, alone, _ = bytes.Cut(alone, []byte(`,"event"`))
+			want = fmt.Appendf(want, "%s\n", alone)
+		}
+	}
+	c := *event(1).Caller
+	append(c)
+	var change func(v reflect.Value)
+	change = func(v reflect.Value) {
+		switch v.Kind() {
+		case reflect.Struct:
+			for i := range v.NumField() {
+				change(v.Field(i))
+			}
+		case reflect.Slice:
+			if v.Len() > 0 {
+				change(v.Index(v.Len() - 1))
+			}
+		case reflect.Bool:
+			v.SetBool(!v.Bool())
+			append(c)
+			v.SetBool(!v.Bool())
+			append(c)
+		default:
+			before := reflect.ValueOf(v.Interface())
+			fill(v)
+			append(c)
+			v.Set(before)
+			append(c)
+		}
+	}
+	change(reflect.ValueOf(&c).Elem())
+	long := *event(1).Caller
+	long.Command = strings.Repeat("x", 2*audit.MaxString)
+	append(long)
+	shut(t, l)
+	var got []byte
+	for line := range bytes.Lines(segments(t, dir)) {
+		_, line, _ = bytes.Cut(line, []byte(`,"event"`))
+		got = fmt.Appendf(got, "%s", line)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
 // fill gives every field a value.
 func fill(v reflect.Value) {
 	switch v.Kind() {

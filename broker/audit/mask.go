@@ -23,6 +23,8 @@ type commands struct {
 
 	mu     sync.Mutex
 	masked map[string]string
+
+	callers callers // that were shown so
 }
 
 func (c *commands) shown(command string) string {
