@@ -157,3 +157,50 @@ func TestConfigChangedWhileWaiting(t *testing.T) {
 		})
 	})
 }
+
+// A lease's endpoint looks at the config again after 20 ms, and at nobody's
+// word but the config's: a key that is removed serves nothing from then on.
+func TestEndpointsLookAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := leased{fakeTree: newTree()}
+		var p *changingProfiles
+		w.world, p = newChangingWorld(t, broker.MFA{})
+		w.restart()
+		root := process(100, 50)
+		lease := w.begin(t, root, "ops").ID
+		account := func() string {
+			t.Helper()
+			g, err := w.LeaseCredentials(t.Context(), lease, root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return g.Credentials.AccountID
+		}
+		account()
+		p.change("ops", func(c *profiles.Chain) { c.Hops[0].RoleARN = "arn:aws:iam::444455556666:role/Other" })
+		time.Sleep(19 * time.Millisecond)
+		if got := account(); got != "111122223333" {
+			t.Errorf("after 19 ms account %s: it was looked at each time", got)
+		}
+		time.Sleep(time.Millisecond)
+		if got := account(); got != "444455556666" {
+			t.Errorf("after 20 ms account %s", got)
+		}
+		// Whoever asks elsewhere gets what the config means now.
+		p.change("ops", func(c *profiles.Chain) { c.Hops[0].RoleARN = roleARN })
+		if g, err := w.Credentials(t.Context(), process(101, 100, 50), broker.Request{}); err != nil || g.Credentials.AccountID != "111122223333" {
+			t.Errorf("over the socket: account %s, %v", g.Credentials.AccountID, err)
+		}
+		account()
+		if err := w.RemoveKey(t.Context(), process(7), "alice", broker.Reachable{Known: true}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := w.LeaseCredentials(t.Context(), lease, root)
+		wantCode(t, err, broker.CodeNotFound)
+		stored := broker.NewKey{Name: "alice", AccessKeyID: "AKIAALICE00000000002", SecretAccessKey: broker.NewSecret(strings.Repeat("s", 40)), NoVerify: true}
+		if _, err := w.AddKey(t.Context(), process(7), stored); err != nil {
+			t.Fatal(err)
+		}
+		account() // with the key that is there now
+	})
+}

@@ -43,6 +43,13 @@ type lease struct {
 
 	served     atomic.Int64
 	lastServed atomic.Int64 // Unix nanoseconds; 0 for never
+	meant      atomic.Pointer[meaning]
+}
+
+// A meaning is what a lease's first profile meant when its endpoint was asked.
+type meaning struct {
+	at    time.Duration // before it was looked at, by the clock's Boot
+	query query
 }
 
 // noteSession notes which session is the one of the lease's first profile, and
@@ -305,7 +312,7 @@ func (b *Broker) LeaseCredentials(ctx context.Context, id string, caller Caller)
 	if l == nil {
 		return Grant{}, Errorf(CodeDenied, "the lease %s is not known", id)
 	}
-	req := Request{Region: l.Region, Reachable: Reachable{Known: true, Mode: "none"}}
+	req := Request{Region: l.Region, Reachable: Reachable{Known: true, Mode: "none"}, endpoint: true}
 	if caller.Via == "imds" && caller.Resolved && !b.isWithin(caller, l) {
 		return Grant{}, b.refuse(ctx, caller, &query{profile: l.Profiles[0], lease: l.ID}, "",
 			Errorf(CodeDenied, "process %d (%s) is not inside lease %s, whose endpoint this is", caller.PID, caller.Program, l.ID))

@@ -19,8 +19,9 @@ type Request struct {
 	Code      Secret    // of the MFA device, from --mfa-code; zero for none
 
 	// What follows is set by the gate.
-	lease  *lease // whose session it is: that the caller is inside, or which is about to begin
-	inside *lease // that the caller is inside, and so what is started for it
+	lease    *lease // whose session it is: that the caller is inside, or which is about to begin
+	inside   *lease // that the caller is inside, and so what is started for it
+	endpoint bool   // it came to the lease's own endpoint, which asks for the same each time
 }
 
 // A Grant is what leaves through the gate, its entry already in the log.
