@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 	"unicode/utf8"
 
@@ -23,17 +22,13 @@ type Entry struct {
 // ParseEntry decodes a line of the log, given without its newline. Fields
 // that this version does not know are skipped.
 func ParseEntry(line []byte) (Entry, error) {
-	h, err := checkLine(line)
+	h, err := checkBytes(line)
 	if err != nil {
 		return Entry{}, err
 	}
 	var e Entry
-	dec := json.NewDecoder(bytes.NewReader(line))
-	if err := dec.Decode(&e); err != nil {
+	if err := json.Unmarshal(line, &e); err != nil {
 		return Entry{}, err
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return Entry{}, errors.New("more than one JSON value")
 	}
 	// The fixed head is what readers filter by and verify counts by; a
 	// repeated or differently cased field must not say something else.
@@ -101,6 +96,15 @@ func parseHead(line []byte) (h lineHead, err error) {
 // checkLine holds a line against the format as far as every later version
 // keeps it: its length, its head, JSON, and no byte that a terminal obeys.
 func checkLine(line []byte) (lineHead, error) {
+	h, err := checkBytes(line)
+	if err == nil && !json.Valid(line) {
+		return h, errors.New("is not JSON")
+	}
+	return h, err
+}
+
+// checkBytes is checkLine for those who read the JSON themselves.
+func checkBytes(line []byte) (lineHead, error) {
 	if len(line) > MaxEntry {
 		return lineHead{}, fmt.Errorf("is longer than %d bytes", MaxEntry)
 	}
@@ -109,14 +113,15 @@ func checkLine(line []byte) (lineHead, error) {
 		return h, err
 	}
 	for i := 0; i < len(line); {
+		if c := line[i]; ' ' <= c && c < 0x7f {
+			i++
+			continue
+		}
 		r, n := utf8.DecodeRune(line[i:])
-		if r == utf8.RuneError && n == 1 || r != ' ' && !visible(r) {
+		if r == utf8.RuneError && n == 1 || !visible(r) {
 			return h, fmt.Errorf("has a byte at %d that the log escapes", i)
 		}
 		i += n
-	}
-	if !json.Valid(line) {
-		return h, errors.New("is not JSON")
 	}
 	return h, nil
 }

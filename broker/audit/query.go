@@ -3,7 +3,6 @@ package audit
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -219,16 +218,11 @@ func (m *matcher) match(line []byte, h lineHead) (*Entry, bool, error) {
 	if len(m.fields) == 0 && !m.decode {
 		return nil, true, nil
 	}
-	e, err := ParseEntry(line)
-	if err != nil {
-		return nil, false, fmt.Errorf("is not an entry: %w", err)
-	}
+	e, ok, err := decoded(line)
 	for i := range m.fields {
-		if !m.fields[i].selects(&e) {
-			return nil, false, nil
-		}
+		ok = ok && m.fields[i].selects(e)
 	}
-	return &e, true, nil
+	return e, ok, err
 }
 
 // maybe reports whether line may have one of the values. It looks at the bytes

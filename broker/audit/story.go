@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -110,10 +111,21 @@ func (rs *recipients) add(e *Entry) {
 	}
 	r := &rs.list[i]
 	r.Handouts++
-	r.LastSeq, r.Last = e.Seq, e.Time
+	if e.Seq < r.FirstSeq {
+		r.FirstSeq, r.First = e.Seq, e.Time
+	}
+	if e.Seq >= r.LastSeq {
+		r.LastSeq, r.Last = e.Seq, e.Time
+	}
 	if e.Reason != "" && !slices.Contains(r.Reasons, e.Reason) {
 		r.Reasons = append(r.Reasons, e.Reason)
 	}
+}
+
+// inOrder returns them by their first hand-outs.
+func (rs *recipients) inOrder() []Recipient {
+	slices.SortFunc(rs.list, func(a, b Recipient) int { return cmp.Compare(a.FirstSeq, b.FirstSeq) })
+	return rs.list
 }
 
 type sessionTeller struct {
@@ -121,7 +133,7 @@ type sessionTeller struct {
 	got recipients
 }
 
-// add takes the session's next entry.
+// add takes an entry of the session, in any order.
 func (s *sessionTeller) add(e *Entry) {
 	fill(&s.Profile, e.Profile)
 	fill(&s.Account, e.Account)
@@ -153,17 +165,16 @@ func (s *sessionTeller) add(e *Entry) {
 }
 
 func (s *sessionTeller) told() SessionStory {
-	s.Recipients, s.Shared = s.got.list, len(s.got.list) > 1
+	s.Recipients, s.Shared = s.got.inOrder(), len(s.got.list) > 1
 	return s.SessionStory
 }
 
 type leaseTeller struct {
 	LeaseStory
-	whole bool // not its beginning and end alone
-	got   recipients
+	got recipients
 }
 
-// add takes the lease's next entry.
+// add takes an entry of the lease.
 func (l *leaseTeller) add(e *Entry) {
 	switch e.Kind {
 	case broker.EventLeaseStarted:
@@ -184,7 +195,7 @@ func (l *leaseTeller) add(e *Entry) {
 }
 
 func (l *leaseTeller) told() LeaseStory {
-	l.Recipients = l.got.list
+	l.Recipients = l.got.inOrder()
 	return l.LeaseStory
 }
 

@@ -3,6 +3,8 @@ package audit
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 
 	"gatepass/broker"
@@ -20,42 +22,47 @@ type Trace struct {
 // FindTrace finds what id names in the log in dir, and tells its story: a
 // session by its id, its access key id or its name at AWS, which several may
 // bear; a lease; or a long-term key by its access key id. Where it names nothing
-// the error is [broker.CodeNotFound]. It reads the whole log, twice, and decodes
-// what belongs to the story.
+// the error is [broker.CodeNotFound]. It reads the whole log, and decodes what
+// belongs to the story.
 func FindTrace(ctx context.Context, dir, id string) (Trace, error) {
 	needle, cut := appendString(nil, id, maxString)
 	if cut || id == "" {
 		return Trace{}, nothingNamed(id)
 	}
-	// The ids of the sessions and leases that it names come from the entries
-	// that have it; the first entry of a session knows nothing but its id.
-	found := newTeller()
+	t := newTeller(id)
 	var key bool
 	r := newReader(ctx, dir)
 	err := r.every(func(line []byte, _ lineHead) (*Entry, bool, error) {
-		return nil, bytes.Contains(line, needle), nil
-	}, func(h hit) error {
-		if h.bad != nil {
-			return nil // counted below
+		if !bytes.Contains(line, needle) {
+			return nil, false, nil
 		}
-		l := identify(h.line)
-		switch {
-		case l.session != "" && (l.session == id || l.accessKey == id || l.name == id):
-			found.session(l.session)
-			found.lease(l.lease, false)
-		case l.lease == id:
-			found.session(l.session)
-			found.lease(id, true)
+		switch l := identify(line); {
+		case t.named(&l):
+			return decoded(line)
 		case l.key == id:
+			return nil, true, nil
+		}
+		return nil, false, nil
+	}, func(h hit) error {
+		switch {
+		case h.bad != nil:
+			t.unreadable++
+		case h.entry == nil:
 			key = true
+		default:
+			t.open(h.entry)
+			t.add(h.entry)
 		}
 		return nil
 	})
+	if err == nil && len(t.sessions)+len(t.leases) > 0 {
+		if err = t.complete(ctx, dir); err == nil {
+			return t.told(), nil
+		}
+	}
 	switch {
 	case err != nil:
 		return Trace{}, logError(err)
-	case len(found.sessions)+len(found.leases) > 0:
-		return found.tell(ctx, dir, id)
 	case key:
 		return keyTrace(ctx, dir, id, bytes.Trim(needle, `"`)) // as a part of a reason, too
 	}
@@ -70,17 +77,19 @@ func nothingNamed(id string) error {
 // TraceOf tells what the log in dir has of the session and the lease that e is
 // about: nothing for an entry that is about neither.
 func TraceOf(ctx context.Context, dir string, e *Entry) (Trace, error) {
-	t := newTeller()
-	id := e.Lease
-	t.lease(e.Lease, false)
 	if e.Session != nil && e.Session.ID != "" {
-		id = e.Session.ID
-		t.session(id)
+		return FindTrace(ctx, dir, e.Session.ID)
 	}
-	if id == "" {
+	if e.Lease == "" {
 		return Trace{}, nil
 	}
-	return t.tell(ctx, dir, id)
+	t := newTeller("")
+	t.open(e)
+	t.add(e)
+	if err := t.complete(ctx, dir); err != nil {
+		return Trace{}, logError(err)
+	}
+	return t.told(), nil
 }
 
 // every reads the whole log.
@@ -101,7 +110,6 @@ type identity struct{ session, accessKey, name, lease, key string }
 
 var (
 	sessionToken = []byte(`"session":{`)
-	sessionID    = []byte(`"session":{"id":"`) // the id comes first
 	keyToken     = []byte(`"key":{`)
 	leaseToken   = []byte(`"lease":"`)
 )
@@ -152,92 +160,183 @@ func object(line, token []byte, each func(name, value []byte)) {
 	}
 }
 
-// A teller gathers stories.
+// A teller gathers the stories of the sessions and leases that id names.
 type teller struct {
-	sessions map[string]*sessionTeller
-	leases   map[string]*leaseTeller
-	order    []*sessionTeller
-	begun    []*leaseTeller
+	id          string
+	sessions    map[string]*sessionTeller
+	leases      map[string]*leaseTeller
+	inOrder     []*sessionTeller
+	leasesFound []*leaseTeller
+	first, last int64 // the numbers of the first and the last entry
+	unreadable  int
 }
 
-func newTeller() *teller {
-	return &teller{sessions: map[string]*sessionTeller{}, leases: map[string]*leaseTeller{}}
+func newTeller(id string) *teller {
+	return &teller{id: id, first: -1, sessions: map[string]*sessionTeller{}, leases: map[string]*leaseTeller{}}
 }
 
-func (t *teller) session(id string) {
-	if id != "" && t.sessions[id] == nil {
-		s := &sessionTeller{SessionStory: SessionStory{ID: id}}
-		t.sessions[id] = s
-		t.order = append(t.order, s)
+// named reports whether a line is about what id names.
+func (t *teller) named(l *identity) bool {
+	return t.id != "" && (l.session != "" && (l.session == t.id || l.accessKey == t.id || l.name == t.id) || l.lease == t.id)
+}
+
+// open begins the stories that e belongs to.
+func (t *teller) open(e *Entry) {
+	if e.Session != nil && e.Session.ID != "" && t.sessions[e.Session.ID] == nil {
+		s := &sessionTeller{SessionStory: SessionStory{ID: e.Session.ID}}
+		t.sessions[s.ID], t.inOrder = s, append(t.inOrder, s)
+	}
+	if e.Lease != "" && t.leases[e.Lease] == nil {
+		l := &leaseTeller{LeaseStory: LeaseStory{ID: e.Lease}}
+		t.leases[l.ID], t.leasesFound = l, append(t.leasesFound, l)
 	}
 }
 
-// lease wants a lease's beginning and end or, with whole, all that was in it.
-func (t *teller) lease(id string, whole bool) {
-	if id == "" {
-		return
+// add adds e to the stories it belongs to: to that of a lease which is not what
+// id names, its beginning and end alone.
+func (t *teller) add(e *Entry) {
+	if t.first < 0 || e.Seq < t.first {
+		t.first = e.Seq
 	}
-	l := t.leases[id]
-	if l == nil {
-		l = &leaseTeller{LeaseStory: LeaseStory{ID: id}}
-		t.leases[id] = l
-		t.begun = append(t.begun, l)
+	t.last = max(t.last, e.Seq)
+	if e.Session != nil {
+		if s := t.sessions[e.Session.ID]; s != nil {
+			s.add(e)
+		}
 	}
-	l.whole = l.whole || whole
+	if l := t.leases[e.Lease]; l != nil && (l.ID == t.id || isLease(e.Kind)) {
+		l.add(e)
+	}
 }
 
-// tell reads the log once more, for all entries of the stories.
-func (t *teller) tell(ctx context.Context, dir, id string) (Trace, error) {
-	trace := Trace{ID: id}
-	err := newReader(ctx, dir).every(func(line []byte, h lineHead) (*Entry, bool, error) {
-		if !t.wants(line, h) {
+func isLease[K broker.EventKind | []byte](kind K) bool {
+	return strings.HasPrefix(string(kind), "lease.")
+}
+
+// complete reads what id itself does not lead to. A session's first entry has
+// its id alone, and so has one that says that STS refused it; a lease's
+// beginning and end are about no session.
+func (t *teller) complete(ctx context.Context, dir string) error {
+	more := func(line []byte, h lineHead) (*Entry, bool, error) {
+		l := identify(line)
+		if t.named(&l) || t.sessions[l.session] == nil && (t.leases[l.lease] == nil || !isLease(h.event)) {
 			return nil, false, nil
 		}
-		e, err := ParseEntry(line)
-		return &e, true, err
-	}, func(h hit) error {
-		if h.bad != nil {
-			trace.Unreadable++
+		return decoded(line)
+	}
+	r := newReader(ctx, dir)
+	seen := map[int64]bool{}
+	look := func(b bounds, reverse bool, enough func() bool) error {
+		if enough() {
 			return nil
 		}
-		e := h.entry
-		if e.Session != nil {
-			if s := t.sessions[e.Session.ID]; s != nil {
-				s.add(e)
+		nums, err := listSegments(dir)
+		if err != nil {
+			return err
+		}
+		parts, _, err := r.stretches(nums, b)
+		if err != nil {
+			return err
+		}
+		if reverse {
+			slices.Reverse(parts)
+		}
+		err = r.scan(parts, more, reverse, func(h hit) error {
+			if h.bad != nil || h.seq < b.from || b.to > 0 && h.seq >= b.to || seen[h.seq] {
+				return nil
 			}
+			seen[h.seq] = true
+			t.add(h.entry)
+			if enough() {
+				return errEnough
+			}
+			return nil
+		})
+		if err == errEnough {
+			return nil
 		}
-		if l := t.leases[e.Lease]; l != nil && (l.whole || strings.HasPrefix(string(e.Kind), "lease.")) {
-			l.add(e)
+		return err
+	}
+	from, to := t.first, t.last
+	if t.scattered() {
+		if !t.requested() {
+			from = 0
 		}
-		return nil
-	})
-	if err != nil {
-		return Trace{}, logError(err)
+		if err := look(bounds{from: from}, false, never); err != nil {
+			return err
+		}
 	}
-	for _, s := range t.order {
-		trace.Sessions = append(trace.Sessions, s.told())
+	if err := look(bounds{to: to + 1}, true, t.begun); err != nil {
+		return err
 	}
-	for _, l := range t.begun {
-		trace.Leases = append(trace.Leases, l.told())
-	}
-	return trace, nil
+	return look(bounds{from: from}, false, t.ended)
 }
 
-// wants reports whether a line belongs to a story. Several goroutines call it:
-// what is wanted does not change any more.
-func (t *teller) wants(line []byte, h lineHead) bool {
-	if v, _, ok := nextField(line, sessionID); ok && t.sessions[unquote(v)] != nil {
-		return true
+func never() bool { return false }
+
+// scattered reports whether entries of the stories may be anywhere: those of a
+// session that was not issued under the name that id is, and those of sessions
+// that others than the lease got.
+func (t *teller) scattered() bool {
+	for _, s := range t.sessions {
+		if s.Issued == nil && s.Failed == nil && s.Requested != nil || t.leases[t.id] != nil && (s.Ended == nil || s.Ended.Lease != t.id) {
+			return true
+		}
 	}
-	if len(t.leases) == 0 {
+	return false
+}
+
+// requested reports whether the first entry of each session is there.
+func (t *teller) requested() bool {
+	for _, s := range t.sessions {
+		if s.Requested == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// begun reports whether the beginning of each story is there.
+func (t *teller) begun() bool {
+	if !t.requested() {
 		return false
 	}
-	v, _, ok := nextField(line, leaseToken)
-	if !ok {
-		return false
+	for _, l := range t.leases {
+		if l.Started == nil {
+			return false
+		}
 	}
-	l := t.leases[unquote(v)]
-	return l != nil && (l.whole || bytes.HasPrefix(h.event, []byte("lease.")))
+	return true
+}
+
+// ended reports whether the end of each lease is there.
+func (t *teller) ended() bool {
+	for _, l := range t.leases {
+		if l.Ended == nil {
+			return false
+		}
+	}
+	return true
+}
+
+func (t *teller) told() Trace {
+	trace := Trace{ID: t.id, Unreadable: t.unreadable}
+	for _, s := range t.inOrder {
+		trace.Sessions = append(trace.Sessions, s.told())
+	}
+	for _, l := range t.leasesFound {
+		trace.Leases = append(trace.Leases, l.told())
+	}
+	return trace
+}
+
+// decoded is a line that is wanted.
+func decoded(line []byte) (*Entry, bool, error) {
+	e, err := ParseEntry(line)
+	if err != nil {
+		return nil, false, fmt.Errorf("is not an entry: %w", err)
+	}
+	return &e, true, nil
 }
 
 // keyTrace tells of a long-term key.
@@ -250,8 +349,7 @@ func keyTrace(ctx context.Context, dir, id string, needle []byte) (Trace, error)
 			!bytes.Contains(line, needle), !changed && identify(line).key != id:
 			return nil, false, nil
 		}
-		e, err := ParseEntry(line)
-		return &e, true, err
+		return decoded(line)
 	}, func(h hit) error {
 		if h.bad != nil {
 			t.Unreadable++

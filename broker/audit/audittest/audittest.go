@@ -29,7 +29,7 @@ type Log struct {
 	Dir      string
 	Verifier string // to pin
 
-	// Some that have ended, of the middle of the log.
+	// The last ones that have ended.
 	Shared Session // several processes got it
 	Leased Session // a lease's own
 	Lease  string  // that lease
@@ -271,12 +271,8 @@ func (w *world) ended(s *session, reason string) {
 	e := s.event(broker.EventSessionEnded)
 	e.Caller, e.Reason = w.daemon(), reason
 	w.add(e)
-	switch {
-	case w.entries == 0:
-	case s.lease == "" && len(s.Programs) > 1:
+	if w.entries > 0 && s.lease == "" && len(s.Programs) > 1 {
 		w.found.Shared = s.Session
-	case s.lease != "" && s.Handouts > 0:
-		w.found.Leased, w.found.Lease = s.Session, s.lease
 	}
 }
 
@@ -303,6 +299,9 @@ func (w *world) end(i int) {
 	}
 	w.add(broker.Event{Kind: broker.EventLeaseEnded, Profile: l.session.name(), Lease: l.id, Caller: &l.caller,
 		Reason: fmt.Sprintf("exit status 0, after %s, %d hand-outs", w.now.Sub(l.began).Round(time.Second), l.served)})
+	if w.entries > 0 && l.session.Handouts > 0 {
+		w.found.Leased, w.found.Lease = l.session.Session, l.id
+	}
 }
 
 func (w *world) refuse(p profile) {
