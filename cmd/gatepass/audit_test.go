@@ -291,39 +291,6 @@ func TestVerifiedSentence(t *testing.T) {
 	}
 }
 
-func TestParseWhen(t *testing.T) {
-	berlin := time.FixedZone("CET", 3600)
-	now := time.Date(2026, 11, 3, 10, 30, 0, 0, berlin)
-	for in, want := range map[string]string{
-		"2026-11-01T08:00:00Z": "2026-11-01T08:00:00Z", "2026-11-01T08:00:00+02:00": "2026-11-01T06:00:00Z",
-		"2026-11-01": "2026-10-31T23:00:00Z", "2026-11-01 08:00": "2026-11-01T07:00:00Z", "2026-11-01T08:00:30": "2026-11-01T07:00:30Z",
-		"08:00": "2026-11-03T07:00:00Z", "today": "2026-11-02T23:00:00Z", "yesterday": "2026-11-01T23:00:00Z", "now": "2026-11-03T09:30:00Z",
-		"2h": "2026-11-03T07:30:00Z", "90m": "2026-11-03T08:00:00Z", "3d": "2026-10-31T09:30:00Z",
-	} {
-		got, ok := parseWhen(in, now)
-		if !ok || got.UTC().Format(time.RFC3339) != want {
-			t.Errorf("%q: %v, %v; want %s", in, got, ok, want)
-		}
-	}
-	for _, in := range []string{"", "7", "3600", "soon", "-2h", "0h", "2026-13-01", "2026-11-01T08:00:00X", "24:00"} {
-		if got, ok := parseWhen(in, now); ok {
-			t.Errorf("%q: %v", in, got)
-		}
-	}
-}
-
-func FuzzParseWhen(f *testing.F) {
-	for _, s := range []string{"2026-11-01", "2h", "3d", "yesterday", "08:00", "9223372036854775807h"} {
-		f.Add(s)
-	}
-	now := time.Date(2026, 11, 3, 10, 30, 0, 0, time.UTC)
-	f.Fuzz(func(t *testing.T, s string) {
-		if at, ok := parseWhen(s, now); ok && at.IsZero() && s != "0001-01-01T00:00:00Z" && !strings.HasPrefix(s, "0001-01-01") {
-			t.Errorf("%q: the zero time", s)
-		}
-	})
-}
-
 func TestWrap(t *testing.T) {
 	for _, c := range []struct {
 		in   string

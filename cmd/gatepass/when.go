@@ -1,41 +1,84 @@
 package main
 
 import (
+	"strconv"
+	"strings"
 	"time"
 
 	"gatepass/broker"
 )
 
 // parseWhen reads a point in time as people give it: RFC 3339, a date, a date
-// and time, a time of today, "today", "yesterday", or how long ago ("2h",
-// "3d"). Without an offset it is local time.
+// and a time, "today", "yesterday" or the name of a day (the last such day
+// before today), each alone or with a time, a time of today, "now", or how long
+// ago ("2h", "3d", "2w ago"). What has no offset is in now's zone.
 func parseWhen(s string, now time.Time) (time.Time, bool) {
-	if t, err := time.Parse(time.RFC3339, s); err == nil {
-		return t, true
-	}
-	for _, layout := range []string{"2006-01-02", "2006-01-02 15:04", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02T15:04:05"} {
+	for _, layout := range []string{
+		time.RFC3339, "2006-01-02T15:04Z07:00", "2006-01-02", "2006-01-02 15:04", "2006-01-02 15:04:05",
+		"2006-01-02T15:04", "2006-01-02T15:04:05",
+	} {
 		if t, err := time.ParseInLocation(layout, s, now.Location()); err == nil {
 			return t, true
 		}
 	}
-	y, m, d := now.Date()
-	for _, layout := range []string{"15:04", "15:04:05"} {
-		if t, err := time.Parse(layout, s); err == nil {
-			return time.Date(y, m, d, t.Hour(), t.Minute(), t.Second(), 0, now.Location()), true
+	day, rest, _ := strings.Cut(strings.Join(strings.Fields(strings.ToLower(s)), " "), " ")
+	if day == "last" {
+		if day, rest, _ = strings.Cut(rest, " "); weekday(day) < 0 {
+			return time.Time{}, false
 		}
 	}
-	switch s {
-	case "now":
+	back, clock := 0, rest // how many days, and the time on that day
+	switch wanted := weekday(day); {
+	case day == "now" && rest == "":
 		return now, true
-	case "today":
-		return time.Date(y, m, d, 0, 0, 0, 0, now.Location()), true
-	case "yesterday":
-		return time.Date(y, m, d-1, 0, 0, 0, 0, now.Location()), true
+	case day == "today":
+	case day == "yesterday":
+		back = 1
+	case wanted >= 0:
+		if back = (int(now.Weekday()) - wanted + 7) % 7; back == 0 {
+			back = 7
+		}
+	case rest == "" && strings.Contains(day, ":"):
+		clock = day
+	case rest == "" || rest == "ago":
+		d, ok := parseAgo(day)
+		return now.Add(-d), ok
+	default:
+		return time.Time{}, false
 	}
-	if ago, ok := parseDuration(s); ok && ago > 0 && s[len(s)-1] > '9' { // a bare number could be anything
-		return now.Add(-ago), true
+	var at time.Time // of the year 0
+	if clock != "" {
+		var err error
+		if at, err = time.Parse("15:04", clock); err != nil {
+			if at, err = time.Parse("15:04:05", clock); err != nil {
+				return time.Time{}, false
+			}
+		}
 	}
-	return time.Time{}, false
+	year, month, date := now.Date()
+	return time.Date(year, month, date-back, at.Hour(), at.Minute(), at.Second(), at.Nanosecond(), now.Location()), true
+}
+
+// weekday reads the name of a day, whole or as three letters; -1 for what is
+// none.
+func weekday(s string) int {
+	for d := time.Sunday; d <= time.Saturday; d++ {
+		if name := strings.ToLower(d.String()); s == name || s == name[:3] {
+			return int(d)
+		}
+	}
+	return -1
+}
+
+// parseAgo reads a length of time with its unit: a bare number could be
+// anything.
+func parseAgo(s string) (time.Duration, bool) {
+	if weeks, ok := strings.CutSuffix(s, "w"); ok {
+		n, err := strconv.Atoi(weeks)
+		return time.Duration(n) * 7 * 24 * time.Hour, err == nil && 0 < n && n < 5000
+	}
+	d, ok := parseDuration(s)
+	return d, ok && d > 0 && s[len(s)-1] > '9'
 }
 
 // when reads a flag's point in time.
