@@ -55,6 +55,65 @@ func TestNoExpiredProofCounts(t *testing.T) {
 	}
 }
 
+// On wake from a sleep past the expiry, a lease is served a session that lasts,
+// or is refused: never the one that has expired, to nobody who comes, also
+// when AWS cannot be reached yet.
+func TestNoExpiredSessionOfALease(t *testing.T) {
+	for _, jump := range []struct {
+		name        string
+		slept, skew time.Duration
+	}{
+		{"both clocks", 3 * time.Hour, 3 * time.Hour},
+		{"the wall clock set back", 3 * time.Hour, -time.Hour},
+		{"the wall clock alone", 0, 3 * time.Hour},
+	} {
+		for _, renew := range []string{"auto", "ask", "never"} {
+			t.Run(jump.name+", "+renew, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newLeased(t)
+					w.world.leases.Renew = renew
+					w.world.start()
+					g := w.begin(t, process(100, 50), "ops")
+					first, err := w.LeaseCredentials(t.Context(), g.ID, process(101, 100, 50))
+					if err != nil {
+						t.Fatal(err)
+					}
+					w.slept, w.skew = jump.slept, jump.skew
+					ways := map[string]func() (broker.Grant, error){
+						"the endpoint": func() (broker.Grant, error) {
+							return w.LeaseCredentials(t.Context(), g.ID, process(101, 100, 50))
+						},
+						"a program inside": func() (broker.Grant, error) {
+							return w.Credentials(t.Context(), process(101, 100, 50), broker.Request{})
+						},
+					}
+					w.sts.inCall(func(string) error { return broker.Errorf(broker.CodeAWSUnreachable, "asleep") })
+					for way, ask := range ways {
+						if got, err := ask(); err == nil {
+							t.Errorf("%s, without AWS: served %s", way, got.Credentials.AccessKeyID)
+						}
+					}
+					w.sts.inCall(nil)
+					for way, ask := range ways {
+						got, err := ask()
+						if renew != "auto" {
+							wantCode(t, err, broker.CodeDenied)
+							continue
+						}
+						if err != nil {
+							t.Errorf("%s: %v", way, err)
+							continue
+						}
+						if left := got.Credentials.Expires.Sub(time.Now().Add(w.skew)); left <= 0 || got.Credentials.AccessKeyID == first.Credentials.AccessKeyID {
+							t.Errorf("%s: served %s with %s left", way, got.Credentials.AccessKeyID, left)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
 // A proof that ends soon starts no chain that it would not see through.
 func TestProofNearItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
