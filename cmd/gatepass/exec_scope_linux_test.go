@@ -1,16 +1,16 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"gatepass/broker"
 	"gatepass/broker/scope/scopetest"
@@ -29,26 +29,7 @@ func TestExecInAScope(t *testing.T) {
 			t.Logf("the daemon said:\n%s", log)
 		}
 	})
-	leases := func() []broker.LeaseStatus {
-		t.Helper()
-		out, err := r.command("gatepass", "status", "--json").Output()
-		var st broker.Status
-		if err == nil {
-			err = json.Unmarshal(out, &st)
-		}
-		if err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		return st.Leases
-	}
-	until := func(what string, ok func() bool) {
-		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); !ok(); {
-			if time.Now().After(deadline) {
-				t.Fatalf("waiting until %s: %+v", what, leases())
-			}
-		}
-	}
+	leases := func() []broker.LeaseStatus { return r.status(t).Leases }
 	read := func(name string) string {
 		data, _ := os.ReadFile(filepath.Join(r.home, name))
 		return string(data)
@@ -62,24 +43,45 @@ func TestExecInAScope(t *testing.T) {
 			os.Remove(filepath.Join(r.home, name))
 		}
 		run := r.command("gatepass", "exec", "deploy", "--", "sh", "-c",
-			"env -i HOME=$HOME PATH=$PATH XDG_RUNTIME_DIR=$XDG_RUNTIME_DIR setsid sh -c '"+survivor+"' </dev/null >/dev/null 2>&1 & exit 5")
+			"echo $AWS_CONTAINER_CREDENTIALS_FULL_URI $(cat $AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE) >endpoint; "+
+				"env -i HOME=$HOME PATH=$PATH XDG_RUNTIME_DIR=$XDG_RUNTIME_DIR setsid sh -c '"+survivor+"' </dev/null >/dev/null 2>&1 & exit 5")
 		out, err := run.CombinedOutput()
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || exit.ExitCode() != 5 {
 			t.Fatalf("%v: %s", err, out)
 		}
-		until("the lease lingers", func() bool { l := leases(); return len(l) == 1 && l[0].State == "lingering" })
+		until(t, "the lease lingers", func() bool { l := leases(); return len(l) == 1 && l[0].State == "lingering" })
 		l := leases()[0]
 		if len(l.Processes) == 0 {
 			t.Errorf("nobody lingers: %+v", l)
 		}
 		r.write(t, "ask", "")
-		until("the survivor has asked", func() bool { return strings.HasSuffix(read("got"), "\n") })
+		until(t, "the survivor has asked", func() bool { return strings.HasSuffix(read("got"), "\n") })
 		if read("got") != "77\n" || !strings.Contains(read("said"), "is left over of lease "+l.ID) {
 			t.Errorf("the survivor got %s%s", read("got"), read("said"))
 		}
 		if out, err := r.command("gatepass", "credential-process", "deploy").CombinedOutput(); err != nil {
 			t.Errorf("outside: %v: %s", err, out)
+		}
+		// The endpoint says so too, with the right token, and it is recorded.
+		denied := r.entries(t, "request.denied")
+		endpoint := strings.Fields(read("endpoint"))
+		req, err := http.NewRequest("GET", endpoint[0], nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", endpoint[1])
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != 403 || !strings.Contains(string(body), "lease "+l.ID+" of profile deploy has ended") {
+			t.Errorf("%s: %s, %v", resp.Status, body, err)
+		}
+		if n := r.entries(t, "request.denied") - denied; n != 1 {
+			t.Errorf("%d refusals at the endpoint are recorded", n)
 		}
 		pid := l.Processes[0].PID
 		args := []string{"end", l.ID}
