@@ -75,6 +75,11 @@ type Processes interface {
 	// process may have ended: that is an error. No error is to be taken for "".
 	ScopeOf(id ProcessID) (scope string, err error)
 
+	// WatchEmpty calls empty once, from a goroutine of its own, when no process
+	// is left in a scope; at once if none is. stop prevents a call that has not
+	// begun.
+	WatchEmpty(scope string, empty func()) (stop func(), err error)
+
 	// Inside lists the processes of a lease: those in its scope, or where that
 	// is "" those below root, root included. Nothing is left of an empty one.
 	// It lists at most 1,000, the oldest first. One in a PID namespace that

@@ -26,6 +26,8 @@ type fakeTree struct {
 	watches  map[broker.ProcessID][]func(broker.Exit)
 	gone     map[broker.ProcessID]broker.Exit
 	left     map[string][]broker.Process // what lives in a scope
+	empty    map[string]func()           // who waits for a scope to be empty
+	emptyErr error
 	signals  []string
 	told     []string // by notification
 
@@ -40,6 +42,7 @@ func newTree() *fakeTree {
 	return &fakeTree{
 		boot: "boot-1", scopes: map[broker.ProcessID]string{}, watches: map[broker.ProcessID][]func(broker.Exit){},
 		gone: map[broker.ProcessID]broker.Exit{}, left: map[string][]broker.Process{},
+		empty: map[string]func(){},
 	}
 }
 
@@ -74,12 +77,34 @@ func (f *fakeTree) end(id broker.ProcessID, status int) {
 	f.gone[id] = broker.Exit{Known: true, Status: status}
 	for scope, left := range f.left {
 		f.left[scope] = slices.DeleteFunc(left, func(p broker.Process) bool { return p.ID == id })
+		if empty := f.empty[scope]; empty != nil && len(f.left[scope]) == 0 {
+			delete(f.empty, scope)
+			go empty()
+		}
 	}
 	f.mu.Unlock()
 	for _, ended := range watches {
 		go ended(broker.Exit{Known: true, Status: status})
 	}
 	synctest.Wait()
+}
+
+func (f *fakeTree) WatchEmpty(scope string, empty func()) (func(), error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.emptyErr != nil {
+		return nil, f.emptyErr
+	}
+	if len(f.left[scope]) == 0 {
+		go empty()
+		return func() {}, nil
+	}
+	f.empty[scope] = empty
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.empty, scope)
+	}, nil
 }
 
 func (f *fakeTree) Enclose(_ context.Context, lease string, id broker.ProcessID) (string, error) {
@@ -457,7 +482,7 @@ func TestTheDaemonIsOutside(t *testing.T) {
 // A scope keeps those inside who have outlived the root, and they get nothing
 // until the last of them has ended or somebody outside lets them go.
 func TestScopesOutliveTheRoot(t *testing.T) {
-	for _, way := range []string{"they end", "they are released", "they are ended"} {
+	for _, way := range []string{"they end", "they end unseen", "they are released", "they are ended"} {
 		t.Run(way, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newLeased(t)
@@ -474,6 +499,9 @@ func TestScopesOutliveTheRoot(t *testing.T) {
 				w.gone[lost.ID] = broker.Exit{}
 				wantCode(t, w.as(t, lost, "ops2"), broker.CodeDenied)
 
+				if way == "they end unseen" {
+					w.emptyErr = errors.New("no")
+				}
 				w.end(id(100), 3)
 				if last := w.log.entries[len(w.log.entries)-1]; last.Kind != broker.EventLeaseEnded || last.Lease != g.ID || last.Reason != "exit status 3, after 0s, 1 hand-out" {
 					t.Errorf("%+v", last)
@@ -490,6 +518,13 @@ func TestScopesOutliveTheRoot(t *testing.T) {
 				switch way {
 				case "they end":
 					w.end(left.ID, 0)
+				case "they end unseen":
+					w.end(left.ID, 0)
+					w.fakeTree.mu.Lock()
+					w.emptyErr = nil
+					w.fakeTree.mu.Unlock()
+					time.Sleep(time.Second)
+					synctest.Wait()
 				case "they are released":
 					_, err := w.End(t.Context(), left, broker.EndRequest{Leases: []string{g.ID}, Release: true})
 					wantCode(t, err, broker.CodeDenied)

@@ -48,25 +48,20 @@ func (b *Broker) endLease(ctx context.Context, l *lease, how string) {
 	b.linger(l)
 }
 
-// linger closes an ended lease once nothing is left in its scope: it looks
-// again whenever one of those that are left has ended.
+// linger closes an ended lease once nothing is left in its scope.
 func (b *Broker) linger(l *lease) {
 	if l.Scope == "" {
 		b.closeLease(context.Background(), l, "")
 		return
 	}
-	left, err := b.cfg.Leases.Processes.Inside(l.Scope, l.Root)
-	if err == nil && len(left) == 0 {
-		b.closeLease(context.Background(), l, "")
-		return
-	}
-	if err == nil {
-		_, err = b.cfg.Leases.Processes.Watch(left[0].ID, func(Exit) { b.linger(l) })
-	}
+	stop, err := b.cfg.Leases.Processes.WatchEmpty(l.Scope, func() { b.closeLease(context.Background(), l, "") })
 	if err != nil {
 		b.cfg.Logger.Warn("who is left in a scope cannot be told", "lease", l.ID, "err", err)
-		b.cfg.Clock.AfterFunc(time.Second, func() { b.linger(l) })
+		stop = b.cfg.Clock.AfterFunc(time.Second, func() { b.linger(l) })
 	}
+	b.mu.Lock()
+	l.stopWatch = stop
+	b.mu.Unlock()
 	if err := b.saveLeases(context.Background()); err != nil {
 		b.cfg.Logger.Warn("leases cannot be saved", "err", err)
 	}

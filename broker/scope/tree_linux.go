@@ -60,8 +60,7 @@ func (t *Trees) Watch(id broker.ProcessID, ended func(broker.Exit)) (stop func()
 	return t.watcher.watch(id, ended)
 }
 
-// WatchEmpty calls empty once, from a goroutine of its own, when no process is
-// left in a scope; at once if none is. stop prevents a call that has not begun.
+// WatchEmpty implements [broker.Processes].
 func (t *Trees) WatchEmpty(scope string, empty func()) (stop func(), err error) {
 	dir, err := t.hierarchy.scopeDir(scope)
 	if err != nil {

@@ -173,7 +173,7 @@ func (*Trees) Join(_ context.Context, _ string, pid int) (broker.ProcessID, erro
 // ScopeOf implements [broker.Processes]: there are no scopes here.
 func (*Trees) ScopeOf(id broker.ProcessID) (string, error) { return "", alive(id) }
 
-// WatchEmpty fails: there are no scopes here.
+// WatchEmpty implements [broker.Processes]: there are no scopes here.
 func (*Trees) WatchEmpty(scope string, _ func()) (stop func(), err error) {
 	return nil, fmt.Errorf("there is no scope %q here", scope)
 }

@@ -161,7 +161,7 @@ func (*Trees) ScopeOf(id broker.ProcessID) (string, error) {
 	return "", err
 }
 
-// WatchEmpty fails: there are no scopes here.
+// WatchEmpty implements [broker.Processes]: there are no scopes here.
 func (*Trees) WatchEmpty(scope string, _ func()) (stop func(), err error) {
 	return nil, fmt.Errorf("there is no scope %q here", scope)
 }
