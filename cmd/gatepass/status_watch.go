@@ -29,6 +29,9 @@ func (c *client) watch(ctx context.Context) error {
 		return broker.Errorf(broker.CodeUsage, "--watch draws on a terminal, and standard output is none").
 			WithHint("for programs: gatepass status --json")
 	}
+	if c.getenv("TERM") == "dumb" {
+		return broker.Errorf(broker.CodeUsage, "--watch draws on the terminal, and this one cannot be drawn on (TERM=dumb)")
+	}
 	now := c.lookAt(ctx)
 	if now.err != nil {
 		return now.err
@@ -86,7 +89,7 @@ func (c *client) lookAt(ctx context.Context) (l look) {
 
 // frame is what is on a screen, a line a string.
 func (c *client) frame(l look, now time.Time, width, height int) []string {
-	p := palette(c.getenv("NO_COLOR") == "" && c.getenv("TERM") != "dumb")
+	p := palette(c.getenv("NO_COLOR") == "")
 	lines := []string{p.dim(now.Local().Format("15:04:05") + "  gatepass status; q leaves"), ""}
 	if l.err != nil {
 		e := broker.AsError(l.err)

@@ -142,6 +142,18 @@ func TestWatchWithoutADaemon(t *testing.T) {
 	}
 }
 
+// A terminal that knows no words gets none.
+func TestWatchOnADumbTerminal(t *testing.T) {
+	h, gatepass := newLeaseHome(t)
+	h.serveStatus(*liveStatus())
+	h.env["TERM"] = "dumb"
+	p := startPTY(t, exec.Command(gatepass, "status", "--watch"), true, h.environ()...)
+	p.exits(64)
+	if seen := p.rest(); !strings.Contains(seen, "TERM=dumb") || strings.Contains(seen, "\x1b") {
+		t.Errorf("seen %q", seen)
+	}
+}
+
 // A shell on a terminal has its job control, and is told where it is.
 func TestExecOfAShellOnATerminal(t *testing.T) {
 	h, gatepass := newLeaseHome(t)
