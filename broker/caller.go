@@ -19,8 +19,9 @@ type Caller struct {
 	Resolved  bool      `json:"resolved"`
 	Ancestors []Process `json:"ancestors,omitempty"` // nearest first
 
-	Args []string  `json:"-"` // argv as read, bounded; the source of Command
-	ID   ProcessID `json:"-"` // zero where the process cannot be seen
+	Args    []string  `json:"-"` // argv as read, bounded; the source of Command
+	Profile string    `json:"-"` // AWS_PROFILE of its environment, where a lease's endpoint could read it
+	ID      ProcessID `json:"-"` // zero where the process cannot be seen
 }
 
 // A Process is one ancestor of a [Caller].

@@ -759,8 +759,8 @@ func TestEnvLeases(t *testing.T) {
 }
 
 // An IMDS endpoint asks for no token that outsiders do not get, so who is seen
-// there must be inside.
-func TestInstanceMetadataIsForTheInside(t *testing.T) {
+// there must be inside; and no endpoint is for who was told another profile.
+func TestWhoAnEndpointIsFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newLeased(t)
 		g := w.begin(t, process(100, 50), "ops")
@@ -776,6 +776,17 @@ func TestInstanceMetadataIsForTheInside(t *testing.T) {
 				if (err == nil) != (served || via == "container") {
 					t.Errorf("process %d via %s: %v", caller.PID, via, err)
 				}
+			}
+		}
+		for profile, served := range map[string]bool{"": true, "ops": true, "default": true, "ops2": false, "short": false} {
+			caller := process(101, 100, 50)
+			caller.Via, caller.Profile = "container", profile
+			if _, err := w.LeaseCredentials(t.Context(), g.ID, caller); (err == nil) != served {
+				t.Errorf("with AWS_PROFILE=%s: %v", profile, err)
+			}
+			last := w.log.entries[len(w.log.entries)-1]
+			if !served && (last.Kind != broker.EventRequestDenied || last.Profile != profile || last.Lease != g.ID) {
+				t.Errorf("with AWS_PROFILE=%s the entry is %+v", profile, last)
 			}
 		}
 		root := process(100, 50) // who was not found is taken for the root

@@ -306,7 +306,9 @@ func (b *Broker) lease(id string) *lease {
 // LeaseCredentials is the gate for those who come to a lease's own endpoint: it
 // serves the first profile's session, and never asks anybody. Whoever shows the
 // container endpoint's token may be served; an IMDS endpoint gives its tokens
-// to all who ask, so that a caller who is seen there must be inside.
+// to all who ask, so that a caller who is seen there must be inside. Whoever has
+// AWS_PROFILE set to another profile is refused: there are SDKs that come here
+// when that one is refused, and would act as the first without a word.
 func (b *Broker) LeaseCredentials(ctx context.Context, id string, caller Caller) (Grant, error) {
 	l := b.lease(id)
 	if l == nil {
@@ -316,6 +318,11 @@ func (b *Broker) LeaseCredentials(ctx context.Context, id string, caller Caller)
 	if caller.Via == "imds" && caller.Resolved && !b.isWithin(caller, l) {
 		return Grant{}, b.refuse(ctx, caller, &query{profile: l.Profiles[0], lease: l.ID}, "",
 			Errorf(CodeDenied, "process %d (%s) is not inside lease %s, whose endpoint this is", caller.PID, caller.Program, l.ID))
+	}
+	if p := caller.Profile; p != "" && p != "default" && p != l.Profiles[0] {
+		return Grant{}, b.refuse(ctx, caller, &query{profile: p, lease: l.ID}, "",
+			Errorf(CodeDenied, "process %d (%s) has AWS_PROFILE=%s, and the endpoint of lease %s is for %s", caller.PID, caller.Program, shellWord(p), l.ID, l.Profiles[0]).
+				WithHint("why that profile is not served says: gatepass credential-process %s", shellWord(p)))
 	}
 	return b.serve(ctx, caller, l, req)
 }

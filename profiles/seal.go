@@ -34,8 +34,9 @@ type Sealing struct {
 // to be refused with a reason.
 // The AWS CLI and the SDKs for Python and Go then stop and show it. Others,
 // that for JavaScript among them, go on to the endpoint when a
-// credential_process fails, and have the first profile's session: nothing that
-// a file could say keeps them from it.
+// credential_process fails, and would have the first profile's session: nothing
+// that a file could say to them alone keeps them from it. The endpoint refuses
+// those whose AWS_PROFILE says that they were told another one.
 //
 // A key is copied because it is on a list of those that are known to be
 // neutral. The other way round, a list of those that must stay outside,

@@ -71,6 +71,7 @@ func (l *lease) describe(c *conn) (broker.Caller, bool) {
 		return broker.Caller{}, false
 	}
 	caller, err := l.server.cfg.Describe(c.holder.pid)
+	caller.Profile = l.server.kernel.variable(c.holder.pid, "AWS_PROFILE")
 	return caller, err == nil && l.server.kernel.holds(c.holder, c.socket)
 }
 

@@ -200,6 +200,7 @@ func TestCaller(t *testing.T) {
 	for name, s := range leases {
 		for _, args := range [][]string{{"ask"}, {"parent", "ask"}, {"parent", "parent", "ask"}} {
 			cmd := helper(t, args[0], append([]string{fmt.Sprint(s.port)}, args[1:]...)...)
+			cmd.Env = append(cmd.Env, "XAWS_PROFILE=none", "AWS_PROFILE="+name)
 			cmd.Stdin = strings.NewReader(s.get(t))
 			out, err := cmd.Output()
 			if err != nil {
@@ -214,7 +215,7 @@ func TestCaller(t *testing.T) {
 				out = []byte(rest)
 			}
 			asked := h.calls()
-			if len(asked) != 1 || asked[0].PID != pid || !asked[0].Resolved || asked[0].Via != "container" || len(asked[0].Ancestors) == 0 {
+			if len(asked) != 1 || asked[0].PID != pid || !asked[0].Resolved || asked[0].Via != "container" || len(asked[0].Ancestors) == 0 || asked[0].Profile != name {
 				t.Errorf("%s %v: %+v, want process %d; %s", name, args, asked, pid, out)
 			}
 		}

@@ -36,5 +36,7 @@ func (*kernel) search(socket, int, []int, bool) (holder, bool) {
 	return holder{}, false
 }
 
+func (*kernel) variable(int, string) string { return "" }
+
 // runs leaves it to whoever watches the lease's root that it is alive.
 func (*kernel) runs(broker.ProcessID) bool { return true }

@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -18,6 +19,7 @@ const (
 	maxProcesses   = 4096
 	maxDescriptors = 1 << 16
 	maxSearch      = 50 * time.Millisecond
+	maxEnviron     = 1 << 20
 )
 
 // A holder is a process that has a socket, and as which descriptor.
@@ -149,6 +151,27 @@ func numbers(dir string, limit int) []int {
 		}
 	}
 	return list
+}
+
+// variable returns a variable of the environment that a process was started
+// with, "" where there is none or it cannot be read.
+func (k *kernel) variable(pid int, name string) string {
+	f, err := os.Open(k.proc + "/" + strconv.Itoa(pid) + "/environ")
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxEnviron))
+	defer clear(b) // there may be secrets in it
+	if err != nil {
+		return ""
+	}
+	for v := range bytes.SplitSeq(b, []byte{0}) {
+		if value, ok := bytes.CutPrefix(v, []byte(name+"=")); ok { // getenv(3) returns the first
+			return string(value)
+		}
+	}
+	return ""
 }
 
 // runs reports whether a process still is the one that had its number when it
