@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -101,6 +103,9 @@ func (c *client) awsPath(name string) (string, error) {
 			WithHint("write the path in full")
 	}
 	if filepath.IsAbs(path) {
+		if c.leftBehind(path) {
+			return "", nil
+		}
 		return filepath.Clean(path), nil
 	}
 	wd, err := os.Getwd()
@@ -108,6 +113,18 @@ func (c *client) awsPath(name string) (string, error) {
 		return "", broker.Errorf(broker.CodeConfig, "%s=%q is relative, and the working directory cannot be read: %w", name, value, err)
 	}
 	return filepath.Join(wd, path), nil
+}
+
+// leftBehind reports whether a file was of the lease that this process has
+// outlived: an editor's server, say, whose terminals still have the variables
+// of the lease that it was started in. The files are gone with the lease.
+func (c *client) leftBehind(path string) bool {
+	room := filepath.Dir(path)
+	if !c.inside() || filepath.Base(room) != c.getenv("GATEPASS_LEASE") {
+		return false
+	}
+	_, err := os.Lstat(room)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // expandVars replaces $NAME and ${NAME} as Python's os.path.expandvars does:

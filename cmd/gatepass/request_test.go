@@ -147,3 +147,25 @@ func TestParseDuration(t *testing.T) {
 		}
 	}
 }
+
+// The files of a lease that is over are as if they were not named; those that
+// are there, and all others, are.
+func TestFilesOfALeaseThatIsOver(t *testing.T) {
+	h := newHome(t)
+	dir := t.TempDir()
+	gone, there := filepath.Join(dir, "l-1", "config"), filepath.Join(dir, "l-2", "config")
+	if err := os.Mkdir(filepath.Dir(there), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ lease, file, want string }{
+		{"l-1", gone, ""},
+		{"l-2", gone, gone},
+		{"", gone, gone},
+		{"l-2", there, there},
+	} {
+		h.env["GATEPASS_LEASE"], h.env["AWS_CONFIG_FILE"] = c.lease, c.file
+		if r, err := h.command(nil, nil).request("ops", "export"); err != nil || r.ConfigFile != c.want {
+			t.Errorf("GATEPASS_LEASE=%s: %q, %v; want %q", c.lease, r.ConfigFile, err, c.want)
+		}
+	}
+}
