@@ -153,7 +153,7 @@ func (w *world) live(profiles int) {
 	w.choose()
 	w.add(broker.Event{Kind: broker.EventDaemonStarted, Caller: w.daemon()})
 	for _, k := range keys {
-		w.add(broker.Event{Kind: broker.EventKeyAdded, Account: k.UserARN[13:25], Key: k, Caller: w.shell("gatepass", "gatepass keys add "+k.Name)})
+		w.add(broker.Event{Kind: broker.EventKeyAdded, Account: k.UserARN[13:25], Key: k, Caller: w.shell("/usr/bin/zsh", "gatepass keys add "+k.Name)})
 	}
 	for w.entries > 0 && w.err == nil {
 		w.expire()
@@ -168,7 +168,7 @@ func (w *world) live(profiles int) {
 		case n < 30:
 			w.restart()
 		case n < 33:
-			w.add(broker.Event{Kind: broker.EventMFAVerified, Account: p.key.UserARN[13:25], Key: p.key, Profile: p.name, Caller: w.shell("gatepass", "gatepass whoami "+p.name),
+			w.add(broker.Event{Kind: broker.EventMFAVerified, Account: p.key.UserARN[13:25], Key: p.key, Profile: p.name, Caller: w.shell("/usr/bin/zsh", "gatepass whoami "+p.name),
 				Session: &broker.EventSession{ID: w.id("s-"), AccessKeyID: w.accessKey(), Expires: w.now.Add(8 * time.Hour), STSRequestID: w.request()}})
 		case n < 400 && len(w.leases) > 0:
 			l := w.leases[w.rng.IntN(len(w.leases))]
