@@ -13,6 +13,9 @@ program, when, and what was answered. It reads the files and needs no daemon.
 usage: gatepass audit COMMAND
 
   list            show entries
+  show NUMBER     explain one entry
+  trace ID        tell who got a session, from an access key id in CloudTrail
+  stats           count entries by profile, program, outcome and day
   export          write entries for other programs: json, csv, ocsf
   verify          prove that no entry was changed, moved or removed
   checkpoint      print the signed head, to be kept elsewhere
@@ -22,8 +25,9 @@ usage: gatepass audit COMMAND
 
 See "gatepass audit COMMAND --help" for each of them.
 
-example:
+examples:
   gatepass audit list --since yesterday
+  gatepass audit trace ASIAIOSFODNN7EXAMPLE
 `
 
 func auditCommand(c *client) *cli.Command {
@@ -32,6 +36,9 @@ func auditCommand(c *client) *cli.Command {
 		UsageText: auditHelp,
 		Subcommands: []*cli.Command{
 			auditListCommand(c),
+			auditShowCommand(c),
+			auditTraceCommand(c),
+			auditStatsCommand(c),
 			auditExportCommand(c),
 			auditVerifyCommand(c),
 			auditCheckpointCommand(c),

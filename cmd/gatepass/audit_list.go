@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -52,56 +54,76 @@ func (c *client) auditList(ctx *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	width, _ := columns(c.stdout)
-	t := &table{width: width, palette: c.palette(), live: q.Follow}
-	out := bufio.NewWriterSize(c.stdout, 64<<10)
-	failed := func(err error) error {
-		return broker.Errorf(broker.CodeInternal, "write to standard output: %w", err)
+	show := lister{client: c, q: q, dir: paths.AuditDir, json: ctx.Bool("json")}
+	if show.json || q.Follow {
+		return show.to(ctx.Context, &pager{out: c.stdout})
+	}
+	return c.paged(func(p *pager) error { return show.to(ctx.Context, p) })
+}
+
+// A lister shows entries.
+type lister struct {
+	*client
+	q    audit.Query
+	dir  string
+	json bool
+}
+
+func (l *lister) to(ctx context.Context, p *pager) error {
+	width, _ := columns(l.stdout)
+	t := &table{width: width, palette: l.palette(), live: l.q.Follow}
+	out := bufio.NewWriterSize(p, 64<<10)
+	flush := func() error {
+		err := out.Flush()
+		if err != nil && !errors.Is(err, errQuit) {
+			return broker.Errorf(broker.CodeInternal, "write to standard output: %w", err)
+		}
+		return err
 	}
 	var shown, bad int64
-	for line, err := range audit.Entries(ctx.Context, paths.AuditDir, q) {
+	for line, err := range audit.Entries(ctx, l.dir, l.q) {
 		var entry audit.Entry
-		if err == nil && !ctx.Bool("json") {
+		if err == nil && !l.json {
 			if entry, err = line.Entry(); err != nil {
 				err = broker.Errorf(broker.CodeData, "entry %d cannot be read: %w", line.Seq, err)
 			}
 		}
 		if err != nil {
 			out.Write(t.flush())
+			if err := flush(); err != nil { // so that it is told in its place
+				return err
+			}
 			if line.Raw == nil { // of the log, not of a line: there is no more
-				out.Flush()
 				return err
 			}
 			bad++
-			if err := out.Flush(); err != nil { // so that it is told in its place
-				return failed(err)
+			if !p.paging() {
+				say(l.stderr, err.Error())
 			}
-			say(c.stderr, err.Error())
 			continue
 		}
 		shown++
-		if ctx.Bool("json") {
+		if l.json {
 			out.Write(line.Raw)
 			out.WriteByte('\n')
 		} else {
 			out.Write(t.add(entry))
 		}
-		if q.Follow {
-			if err := out.Flush(); err != nil {
-				return failed(err)
+		if l.q.Follow || shown%64 == 0 { // a pager that was left wants no more
+			if err := flush(); err != nil {
+				return err
 			}
 		}
 	}
 	out.Write(t.flush())
-	if err := out.Flush(); err != nil {
-		return failed(err)
+	if err := flush(); err != nil {
+		return err
 	}
 	switch {
 	case bad > 0:
-		return broker.Errorf(broker.CodeData, "%s of the audit log cannot be read", count(bad, "line", "lines")).
-			WithHint("see: gatepass audit verify")
+		return unreadable(bad)
 	case shown == 0:
-		say(c.stderr, "no entries")
+		say(l.stderr, "no entries")
 	}
 	return nil
 }
@@ -112,6 +134,7 @@ func listQuery(ctx *cli.Context, now time.Time) (audit.Query, error) {
 	if err != nil {
 		return q, err
 	}
+	q.Decode = !ctx.Bool("json")
 	q.Last, q.Reverse, q.Follow = ctx.Int("limit"), ctx.Bool("reverse"), ctx.Bool("follow")
 	switch {
 	case ctx.IsSet("limit") && q.Last <= 0:

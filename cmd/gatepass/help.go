@@ -44,6 +44,9 @@ const rootHelp = `usage: gatepass COMMAND [ARGUMENTS] [FLAGS]
   renew [LEASE]              renew the sessions of what exec runs
   end [LEASE...]             end what exec runs
   audit list                 show the audit log
+  audit show NUMBER          explain one of its entries
+  audit trace ID             tell who got a session
+  audit stats                count hand-outs and refusals
   audit export               write it for other programs: JSON, CSV, OCSF
   audit verify               prove that the audit log is whole
   audit checkpoint           print its signed head, to be kept elsewhere
@@ -93,6 +96,8 @@ const environmentHelp = `gatepass reads these variables:
                                    started; without it the daemon asks
   AWS_VAULT_BACKEND and its like   where aws-vault keeps its keys, which
                                    "keys import" moves
+  PAGER, LESS                      shows what is longer than the terminal; less
+                                   with FRX unless they say otherwise
   NO_COLOR                         no colours
 
 Inside a lease, gatepass exec sets these for your own use:
