@@ -66,9 +66,9 @@ func readAgainst(file string, key note.Verifier) ([]kept, error) {
 			continue
 		}
 		n := noteEnd(b)
-		c, size, err := nextCheckpoint(b[:n])
+		c, _, err := nextCheckpoint(b[:n])
 		var k kept
-		if err != nil || size != n {
+		if err != nil {
 			err = errCheckpoint // cut short, it is none either
 		} else {
 			k, err = keep(c, key)

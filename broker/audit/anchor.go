@@ -140,7 +140,7 @@ func readAnchored(dir string) (*checkpoint, time.Time, error) {
 	}
 	when, rest, _ := bytes.Cut(b, []byte("\n"))
 	at, err := time.Parse(timeFormat, string(when))
-	if err != nil || at.Format(timeFormat) != string(when) {
+	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("the file %s does not begin with a time", anchoredName)
 	}
 	c, n, err := nextCheckpoint(rest)

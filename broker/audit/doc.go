@@ -145,7 +145,7 @@
 // audit path (RFC 6962, section 2.1.1), from the leaf's sibling to the child of
 // the root; an empty line; and a checkpoint to its end. Base64 is standard, with
 // padding, and there is one way to write each value: a proof that is another
-// sequence of bytes is another proof, or none.
+// sequence of bytes is another proof, or none. A proof is at most 65,536 bytes.
 //
 // The extra data of a tlog-proof is not authenticated by itself. Here it is,
 // since the leaf hash is computed from it: SHA-256(0x00 ‖ entry). It counts

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -68,13 +69,13 @@ func RewriteProof(b []byte) ([]byte, error) {
 	return p.marshal(), nil
 }
 
-// ForgeProof proves that a log of one leaf has it.
-func ForgeProof(leaf []byte, signer string) []byte {
+// ForgeProof proves that a log of one leaf has it; "" is the signer's own.
+func ForgeProof(leaf []byte, signer, origin string) []byte {
 	s, err := note.NewSigner(signer)
 	if err != nil {
 		panic(err)
 	}
-	msg, err := note.Sign(&note.Note{Text: checkpointText(s.Name(), 1, tlog.RecordHash(leaf))}, s)
+	msg, err := note.Sign(&note.Note{Text: checkpointText(cmp.Or(origin, s.Name()), 1, tlog.RecordHash(leaf))}, s)
 	if err != nil {
 		panic(err)
 	}

@@ -291,7 +291,7 @@ func proofBySpecification(b []byte, vkey string) (entry []byte, err error) {
 	}
 	top, text, ok := strings.Cut(string(b), "\n\n")
 	lines := strings.Split(top, "\n")
-	if !ok || len(lines) < 3 || lines[0] != "c2sp.org/tlog-proof@v1" {
+	if !ok || len(b) > 65536 || len(lines) < 3 || lines[0] != "c2sp.org/tlog-proof@v1" {
 		return nil, errors.New("no proof")
 	}
 	extra, ok1 := strings.CutPrefix(lines[1], "extra ")
