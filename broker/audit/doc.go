@@ -39,7 +39,8 @@
 // the event. N is the entry's number in decimal: 0 for the log's first, and
 // one more for each that follows, across segments. The time is UTC in
 // microseconds, as the daemon's clock told it. Where the clock was set back,
-// times go back: N, not the time, is the order.
+// times go back: N, not the time, is the order. No further field repeats one of
+// these three to say something else.
 //
 // The fields come in this order, and absent ones are left out:
 //

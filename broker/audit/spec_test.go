@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"regexp"
 	"slices"
 	"strconv"
@@ -26,7 +25,7 @@ import (
 
 var (
 	specSegment = regexp.MustCompile(`^(0\d{5}|[1-9]\d{5,})\.jsonl$`)
-	specEntry   = regexp.MustCompile(`^\{"seq":(0|[1-9]\d*),"time":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z)","event":"[a-z._]+"[,}]`)
+	specEntry   = regexp.MustCompile(`^\{"seq":(0|[1-9]\d*),"time":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z)","event":"([a-z._]+)"[,}]`)
 	specNote    = regexp.MustCompile(`^([^\n]+)\n(0|[1-9]\d*)\n([A-Za-z0-9+/]{43}=)\n\n((?:— [^ \n]+ [A-Za-z0-9+/]+=*\n)+)`)
 	specNoteTop = regexp.MustCompile(`^[^\n]+(\n((0|[1-9]\d*)(\n([A-Za-z0-9+/]{0,43}=?(\n(\n((— [^ \n]+ [A-Za-z0-9+/]+=*\n)*(—? ?|— [^\n]*))?)?)?)?)?)?)?$`)
 	specLink    = regexp.MustCompile(`^key ([^ ]+) follows ([^ ]+) at (\d+) ([A-Za-z0-9+/=]{44})$`)
@@ -46,6 +45,8 @@ func bySpecification(im image, vkey, kept string) (signed int64, err error) {
 	if err != nil {
 		return 0, err
 	}
+	// Cut within the sign that begins a signature, it is not text.
+	rest = strings.TrimSuffix(strings.TrimSuffix(rest, "\x80"), "\xe2")
 	if rest != "" && !(specNoteTop.MatchString(rest) && strings.HasPrefix(key.Name()+"\n", rest[:min(len(rest), len(key.Name())+1)])) {
 		return 0, fmt.Errorf("rubbish after the checkpoints: %q", rest)
 	}
@@ -149,37 +150,11 @@ func specWellFormed(line []byte) bool {
 			return false
 		}
 	}
-	dec := json.NewDecoder(bytes.NewReader(line))
-	var value func() bool
-	value = func() bool {
-		tok, err := dec.Token()
-		if err != nil {
-			return false
-		}
-		seen := map[string]bool{}
-		for d, ok := tok.(json.Delim); ok && dec.More(); {
-			if d == '{' {
-				field, err := dec.Token()
-				name, ok := field.(string)
-				if err != nil || !ok || seen[name] {
-					return false
-				}
-				seen[name] = true
-			}
-			if !value() {
-				return false
-			}
-		}
-		if _, ok := tok.(json.Delim); ok {
-			_, err = dec.Token()
-		}
-		return err == nil
+	var e struct {
+		Seq         int64
+		Time, Event string
 	}
-	if !value() {
-		return false
-	}
-	_, err := dec.Token()
-	return err == io.EOF
+	return json.Unmarshal(line, &e) == nil && fmt.Sprint(e.Seq) == string(m[1]) && e.Time == string(m[2]) && e.Event == string(m[3])
 }
 
 type specCheckpoint struct {

@@ -215,6 +215,106 @@ func TestTamperLines(t *testing.T) {
 	}
 }
 
+// TestAppendByHand adds lines at the end of each segment. In the middle of the
+// log all are found; after its last checkpoint what could be an entry is told
+// as one that nobody signed.
+func TestAppendByHand(t *testing.T) {
+	im, key := signedLog(t, 2, 8)
+	dir := logDir(t)
+	const more = `{"seq":%d,"time":"2026-11-23T08:40:10.123456Z","event":"key.removed","outcome":"ok"}` + "\n"
+	next := int64(0)
+	for _, num := range []string{"000001.jsonl", "000002.jsonl"} {
+		lines := bytes.SplitAfter(im[num], []byte("\n"))
+		next += int64(len(lines)) - 1
+		last := num == "000002.jsonl"
+		for name, b := range map[string][]byte{
+			"the next one":         fmt.Appendf(nil, more, next),
+			"the one after it":     fmt.Appendf(nil, more, next+1),
+			"the first one again":  lines[0],
+			"the last one again":   lines[len(lines)-2],
+			"something else":       []byte("hello\n"),
+			"an empty line":        []byte("\n"),
+			"one without its end":  bytes.TrimSuffix(fmt.Appendf(nil, more, next), []byte("\n")),
+			"one that repeats seq": bytes.Replace(fmt.Appendf(nil, more, next), []byte("}"), fmt.Appendf(nil, `,"seq":%d}`, next+1), 1),
+		} {
+			im.with(num, append(bytes.Clone(im[num]), b...)).write(t, dir)
+			rep, err := verify(t, dir, key)
+			switch {
+			case last && name == "the next one":
+				if err != nil || rep.Unsigned != 1 || rep.Signed != next {
+					t.Errorf("%s: %s: %+v, %v", num, name, rep, err)
+				}
+			case last && name == "one without its end":
+				if err != nil || rep.Unsigned != 0 || rep.Partial == 0 {
+					t.Errorf("%s: %s: %+v, %v", num, name, rep, err)
+				}
+			case err == nil || rep.Problem.Seq != next || rep.Problem.File != num || rep.Problem.Line != int64(len(lines)):
+				t.Errorf("%s: %s: %+v, %v", num, name, rep, err)
+			}
+		}
+	}
+	if len(im["000003.jsonl"]) > 0 {
+		t.Fatal("there is a third segment")
+	}
+}
+
+// TestTruncate cuts each file to each length. What the entries lose is found
+// and named; what the checkpoints lose, together with the entries or not, is
+// found by one that was kept elsewhere, and by it alone.
+func TestTruncate(t *testing.T) {
+	dir, key := logDir(t), newKey(t)
+	var sizes []int64
+	for n := range int64(2) {
+		l := open(t, audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 300})
+		for range 2 {
+			if err := l.Append(t.Context(), broker.Event{Kind: broker.EventDaemonStarted, Outcome: broker.OutcomeOK}, true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		shut(t, l)
+		sizes = append(sizes, n*2+1, n*2+2)
+	}
+	im := read(t, dir)
+	first := int64(0)
+	for _, name := range []string{"000001.jsonl", "000002.jsonl"} {
+		for n := range im[name] {
+			im.with(name, im[name][:n]).write(t, dir)
+			rep, err := verify(t, dir, key)
+			if want := first + int64(bytes.Count(im[name][:n], []byte("\n"))); err == nil || rep.Problem.Seq != want {
+				t.Errorf("%s cut to %d bytes: found as %+v, not as entry %d", name, n, rep.Problem, want)
+			}
+		}
+		first += int64(bytes.Count(im[name], []byte("\n")))
+	}
+	if first != 4 {
+		t.Fatalf("%d entries in two segments", first)
+	}
+	kept := filepath.Join(t.TempDir(), "kept")
+	if err := os.WriteFile(kept, head(t, dir, key), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for n := range im["checkpoints"] {
+		fewer := im.with("checkpoints", im["checkpoints"][:n])
+		fewer.write(t, dir)
+		rep, err := verify(t, dir, key)
+		if err != nil || rep.Entries != 4 || rep.Signed != 0 && !slices.Contains(sizes, rep.Signed) {
+			t.Errorf("checkpoints cut to %d bytes: %+v, %v", n, rep, err)
+		}
+		if rep, err := verifyAgainst(t, dir, key, kept); err != nil || rep.Signed != 4 {
+			t.Errorf("checkpoints cut to %d bytes, against one that was kept: %+v, %v", n, rep, err)
+		}
+		// Without the last entry this is an older copy, or would be one.
+		lines := bytes.SplitAfter(im["000002.jsonl"], []byte("\n"))
+		fewer.with("000002.jsonl", slices.Concat(lines[:len(lines)-2]...)).write(t, dir)
+		if _, alone := verify(t, dir, key); (alone == nil) != (rep.Signed < 4) {
+			t.Errorf("checkpoints cut to %d bytes, and the last entry: %v", n, alone)
+		}
+		if found, err := verifyAgainst(t, dir, key, kept); err == nil || rep.Signed < 4 && found.Problem.File != kept {
+			t.Errorf("checkpoints cut to %d bytes, and the last entry, against one that was kept: %+v", n, found)
+		}
+	}
+}
+
 func swapped(lines [][]byte, i int) [][]byte {
 	if i+1 == len(lines) {
 		return nil
