@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -131,10 +132,15 @@ func (l *Log) startAnchoring() {
 // readAnchored returns the checkpoint that last left this machine, and when,
 // as far as the file beside the log tells: nil without one.
 func readAnchored(dir string) (*checkpoint, time.Time, error) {
-	b, err := os.ReadFile(filepath.Join(dir, anchoredName))
+	f, err := os.Open(filepath.Join(dir, anchoredName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, time.Time{}, nil
 	}
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 2*maxCheckpoint)) // more is cut short, and so is none
 	if err != nil {
 		return nil, time.Time{}, err
 	}
