@@ -1,6 +1,8 @@
 package audit_test
 
 import (
+	"context"
+	"errors"
 	"iter"
 	"math/rand/v2"
 	"slices"
@@ -177,4 +179,30 @@ func numbers(t *testing.T, entries iter.Seq2[audit.Line, error]) (got []int64) {
 		got = append(got, line.Seq)
 	}
 	return got
+}
+
+// A reading that is cancelled ends, wherever it is.
+func TestEntriesOfACancelledContext(t *testing.T) {
+	dir := logDir(t)
+	l := open(t, audit.Options{Dir: dir})
+	for range 100 {
+		if err := l.Append(t.Context(), broker.Event{Kind: broker.EventKeyAdded}, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shut(t, l)
+	for round := range 1000 {
+		ctx, cancel := context.WithCancel(t.Context())
+		if round%2 == 0 {
+			cancel()
+		} else {
+			go cancel()
+		}
+		for _, err := range audit.EntriesBy(ctx, dir, audit.Query{}, 1000, false) {
+			if err != nil && !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		}
+		cancel()
+	}
 }

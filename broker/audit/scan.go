@@ -74,12 +74,16 @@ func (r *reader) scan(parts []stretch, wanted filter, reverse bool, each func(hi
 		defer close(inOrder)
 		for _, p := range parts {
 			j := job{p, make(chan find, 1)}
-			for _, to := range []chan job{inOrder, todo} {
-				select {
-				case to <- j:
-				case <-ctx.Done():
-					return
-				}
+			select {
+			case inOrder <- j:
+			case <-ctx.Done():
+				return
+			}
+			select {
+			case todo <- j:
+			case <-ctx.Done():
+				close(j.found) // it is waited for
+				return
 			}
 		}
 	})
