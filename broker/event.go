@@ -12,6 +12,7 @@ const (
 	EventDaemonStopped     EventKind = "daemon.stopped"
 	EventLogRecovered      EventKind = "log.recovered"
 	EventLogLinked         EventKind = "log.linked" // a new key signs from here on; written by the log alone
+	EventLogPruned         EventKind = "log.pruned" // on disk and signed before old entries are removed; written by the log alone
 	EventKeyAdded          EventKind = "key.added"
 	EventKeyRotating       EventKind = "key.rotating" // on disk before IAM is asked to change a key, or a key is replaced
 	EventKeyRotated        EventKind = "key.rotated"

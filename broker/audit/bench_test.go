@@ -38,12 +38,11 @@ func BenchmarkAppendDurable(b *testing.B) {
 	b.StopTimer()
 	bare += bareGroupCommit(b, dir, b.N)
 	syncs = append(syncs, timeSyncs(b, dir)...)
-	slices.Sort(syncs)
-	median := syncs[len(syncs)/2]
+	one := median(syncs)
 	perSecond := float64(b.N) / b.Elapsed().Seconds()
 	b.ReportMetric(perSecond, "appends/s")
-	b.ReportMetric(float64(median.Microseconds()), "sync-µs")
-	b.ReportMetric(perSecond*median.Seconds(), "×sync")
+	b.ReportMetric(float64(one.Microseconds()), "sync-µs")
+	b.ReportMetric(perSecond*one.Seconds(), "×sync")
 	b.ReportMetric(bare.Seconds()/2/b.Elapsed().Seconds(), "×bare")
 	shut(b, l)
 }
@@ -214,15 +213,41 @@ func BenchmarkVerify(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed())/float64(sum), "×sha256sum")
 }
 
-// BenchmarkOpen opens a log of 200,000 entries that ends in a checkpoint.
-func BenchmarkOpen(b *testing.B) {
-	dir, key := logDir(b), newKey(b)
-	l := open(b, audit.Options{Dir: dir, Signer: key.Signer})
-	put(b, l, 200_000, false)
-	shut(b, l)
-	for b.Loop() {
-		l := open(b, audit.Options{Dir: dir, Signer: key.Signer})
-		shut(b, l)
+// BenchmarkLength opens logs of 10,000, 100,000 and 1,000,000 entries that end
+// in a checkpoint, and appends to them. "×first" are the multiples of what it
+// takes with the first: length must make no difference.
+func BenchmarkLength(b *testing.B) {
+	key := newKey(b)
+	var first struct{ open, append time.Duration }
+	for _, entries := range []int{10_000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprint(entries), func(b *testing.B) {
+			dir := logDir(b)
+			opts := audit.Options{Dir: dir, Signer: key.Signer}
+			l := open(b, opts)
+			put(b, l, entries, false)
+			shut(b, l)
+			var opening, appending []time.Duration
+			var heap uint64
+			b.ResetTimer()
+			for b.Loop() {
+				before := heapInUse()
+				start := time.Now()
+				l := open(b, opts)
+				opening = append(opening, time.Since(start))
+				start = time.Now()
+				put(b, l, 1000, false)
+				appending = append(appending, time.Since(start))
+				heap = max(heap, heapInUse()-before)
+				shut(b, l)
+			}
+			if entries == 10_000 {
+				first.open, first.append = median(opening), median(appending)
+			}
+			b.ReportMetric(float64(median(opening).Microseconds()), "open-µs")
+			b.ReportMetric(float64(median(opening))/float64(first.open), "open×first")
+			b.ReportMetric(float64(median(appending))/float64(first.append), "append×first")
+			b.ReportMetric(float64(heap)/(1<<20), "heap-MiB")
+		})
 	}
 }
 
@@ -255,4 +280,70 @@ func BenchmarkProve(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(whole), "×verify")
 		})
 	}
+}
+
+func median(all []time.Duration) time.Duration {
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+func heapInUse() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// BenchmarkCompress compresses one full segment beside a writer who waits for
+// the disk. "×alone" is the 99th percentile of what an append takes then, as a
+// multiple of the same without.
+func BenchmarkCompress(b *testing.B) {
+	key := newKey(b)
+	p99 := func(l *audit.Log, until func() bool) time.Duration {
+		var all []time.Duration
+		for !until() {
+			start := time.Now()
+			put(b, l, 1, true)
+			all = append(all, time.Since(start))
+		}
+		slices.Sort(all)
+		return all[len(all)*99/100]
+	}
+	var alone, beside, took time.Duration
+	var plain, compressed int64
+	for b.Loop() {
+		dir := logDir(b)
+		l := open(b, audit.Options{Dir: dir, Signer: key.Signer})
+		for i := 0; ; i++ {
+			put(b, l, 1, false)
+			if i%1000 == 0 {
+				if files, _ := forms(b, dir); len(files) == 2 {
+					break
+				}
+			}
+		}
+		n := 0
+		alone += p99(l, func() bool { n++; return n > 3000 })
+		shut(b, l)
+		info, err := os.Stat(filepath.Join(dir, "000001.jsonl"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		plain = info.Size()
+		l = openAsIs(b, audit.Options{Dir: dir, Signer: key.Signer})
+		start := time.Now()
+		beside += p99(l, func() bool {
+			_, err := os.Stat(filepath.Join(dir, "000001.jsonl"))
+			return err != nil
+		})
+		took += time.Since(start)
+		shut(b, l)
+		if info, err = os.Stat(filepath.Join(dir, "000001.jsonl.zst")); err != nil {
+			b.Fatal(err)
+		}
+		compressed = info.Size()
+	}
+	b.ReportMetric(float64(plain)/float64(compressed), "×smaller")
+	b.ReportMetric(took.Seconds()/float64(b.N), "s/segment")
+	b.ReportMetric(float64(beside)/float64(alone), "p99×alone")
 }

@@ -31,7 +31,7 @@ type chunk struct {
 
 type lineSum struct {
 	start, end int32
-	linked     bool
+	own        bool // an event that the log writes itself and verify needs
 	seq        int64
 	bad        error
 	hash       tlog.Hash
@@ -60,7 +60,7 @@ func (c *chunk) sum() {
 			}
 		}
 		s.seq, s.bad = h.seq, err
-		s.linked = string(h.event) == string(broker.EventLogLinked)
+		s.own = string(h.event) == string(broker.EventLogLinked) || string(h.event) == string(broker.EventLogPruned)
 		s.hash = leafHash(c.buf, start, end)
 		c.lines = append(c.lines, s)
 		start = end + 1
@@ -68,14 +68,17 @@ func (c *chunk) sum() {
 	c.done <- struct{}{}
 }
 
-// readChunks reads the segments, and has their lines hashed by as many
-// goroutines as there are processors. The chunks come in order.
-func readChunks(ctx context.Context, wg *sync.WaitGroup, dir string, nums []int, from int64) <-chan *chunk {
+// readChunks reads the segments, of which the first is to be there, and has
+// their lines hashed by as many goroutines as there are processors. The chunks
+// come in order.
+func readChunks(ctx context.Context, wg *sync.WaitGroup, dir string, nums []int, first int, from int64) <-chan *chunk {
 	workers := min(runtime.GOMAXPROCS(0), 4)
 	size := int64(minChunk)
 	for _, num := range nums {
 		if info, err := os.Stat(filepath.Join(dir, segmentName(num))); err == nil {
 			size = min(max(size, info.Size()), maxChunk)
+		} else { // a compressed one
+			size = maxChunk
 		}
 	}
 	total := workers + 3
@@ -106,9 +109,9 @@ func readChunks(ctx context.Context, wg *sync.WaitGroup, dir string, nums []int,
 		}
 		give := func(c *chunk) { order <- c; jobs <- c }
 		for i, num := range nums {
-			if num != i+1 {
-				if c := take(i + 1); c != nil {
-					c.problem = fmt.Sprintf("the segment %s is missing", segmentName(i+1))
+			if num != first+i {
+				if c := take(first + i); c != nil {
+					c.problem = fmt.Sprintf("the segment %s is missing", segmentName(first+i))
 					give(c)
 				}
 				return
@@ -129,29 +132,33 @@ func readSegment(dir string, num int, last bool, take func(int) *chunk, give fun
 		return false
 	}
 	fail := func(err error) bool {
-		c.err = err
+		if unreadable(err) {
+			c.problem = err.Error()
+		} else {
+			c.err = err
+		}
 		give(c)
 		return false
 	}
-	f, err := openSegment(dir, num, 0)
+	f, err := openSegment(dir, num)
 	if err != nil {
 		return fail(err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
+	size, err := f.size()
 	if err != nil {
 		return fail(err)
 	}
-	in := io.LimitReader(f, info.Size()) // a writer may be faster than we are
-	fill := 1                            // where the next bytes go
+	in := io.NewSectionReader(f, 0, size) // a writer may be faster than we are
+	fill := 1                             // where the next bytes go
 	for {
 		n, err := io.ReadFull(in, c.buf[fill:])
 		fill += n
 		eof := err == io.EOF || err == io.ErrUnexpectedEOF
+		c.end = 1 + bytes.LastIndexByte(c.buf[1:fill], '\n') + 1
 		if err != nil && !eof {
 			return fail(err)
 		}
-		c.end = 1 + bytes.LastIndexByte(c.buf[1:fill], '\n') + 1
 		rest := fill - c.end
 		if eof {
 			switch {

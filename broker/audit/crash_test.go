@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,12 +58,25 @@ func writeUntilKilled(dir, skey string) error {
 	return err
 }
 
+// killsEnv is how often the writer is killed, where it is to be more than a
+// little.
+const killsEnv = "GATEPASS_KILLS"
+
 // TestKill kills a writer at random points, again and again on the same log:
-// what it was told is written must be there, and all must verify.
+// what it was told is written must be there, and all must verify, each time.
+// Segments are small, so that it is often killed while one is compressed.
 func TestKill(t *testing.T) {
+	rounds := 8
+	if s := os.Getenv(killsEnv); s != "" {
+		var err error
+		if rounds, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
 	dir, key := logDir(t), newKey(t)
 	var acked []string
-	for range 8 {
+	torn := 0
+	for range rounds {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), crashEnv+"="+dir+"\n"+key.signer)
 		var stderr bytes.Buffer
@@ -84,8 +99,14 @@ func TestKill(t *testing.T) {
 		if left > 0 {
 			t.Fatalf("the writer ended by itself: %s", stderr.String())
 		}
+		if rep, err := audit.Verify(t.Context(), audit.VerifyOptions{Dir: dir, Key: key.verifier}); err != nil {
+			t.Fatalf("after a kill: %+v, %v", rep, err)
+		}
+		if plain, compressed := forms(t, dir); len(plain) > 0 && slices.Contains(compressed, plain[0]+".zst") || exists(filepath.Join(dir, plain[0]+".zst.tmp")) {
+			torn++
+		}
 	}
-	l := open(t, audit.Options{Dir: dir, Signer: key.Signer})
+	l := openAsIs(t, audit.Options{Dir: dir, Signer: key.Signer})
 	shut(t, l)
 	rep, err := verify(t, dir, key)
 	if err != nil || rep.Unsigned != 0 {
@@ -107,7 +128,12 @@ func TestKill(t *testing.T) {
 			t.Errorf("%s was acknowledged and is there %d times", reason, found[reason])
 		}
 	}
-	t.Logf("%d entries acknowledged, %d in the log, %d segments", len(acked), rep.Entries, rep.Segments)
+	t.Logf("%d entries acknowledged, %d in the log, %d segments; killed %d times, %d while it compressed", len(acked), rep.Entries, rep.Segments, rounds, torn)
+}
+
+func exists(name string) bool {
+	_, err := os.Lstat(name)
+	return err == nil
 }
 
 // fullEnv is the directory, on a small file system of its own, that

@@ -11,8 +11,10 @@
 //
 // A log is a directory of mode 0700 with these files of mode 0600:
 //
-//	000001.jsonl …  the segments: the entries
+//	000001.jsonl …  the segments: the entries; 000001.jsonl.zst where a
+//	                segment is compressed
 //	checkpoints     signed heads of the tree over the entries
+//	pruned          the edge of the tree over entries that were removed
 //	hashes          the tree's hashes; derived, and never trusted
 //	anchored        the checkpoint that last left this machine, and when
 //	lock            held (flock) by the daemon that writes; its first line is
@@ -29,6 +31,30 @@
 // the segments' in that order. Each line, which a newline (0x0A) ends, is an
 // entry; no line spans segments, and no byte is outside an entry. A segment
 // is at most 64 MiB, may be empty, and is never rewritten.
+//
+// A segment that is not written any more and is covered by a checkpoint may be
+// compressed whole: then its bytes are in a file whose name has ".zst" after
+// the segment's. Where both files are there, the plain one counts and the other
+// is left aside. Segments are called by their plain names wherever they are
+// spoken of, and lines are counted as they are in the plain file.
+//
+// A compressed file is in Zstandard's seekable format, which any decoder of
+// RFC 8878 reads from its beginning to its end:
+// https://github.com/facebook/zstd/blob/dev/contrib/seekable_format/zstd_seekable_compression_format.md
+// It is a sequence of at most 4,096 frames and a skippable frame:
+//
+//	frame …         each holds whole lines, 1 to 262,144 bytes of them, and
+//	                takes at most 263,168 bytes; it has a Frame_Content_Size
+//	                and a checksum, no dictionary, and a window of at most
+//	                262,144 bytes
+//	table           5E 2A 4D 18; the number of bytes that follow, 8n+9; for
+//	                each of the n frames its size in the file and that of its
+//	                lines; n; the byte 00; B1 EA 92 8F
+//
+// Numbers in the table are unsigned, in 4 bytes, the lowest first. The frames
+// fill the file up to the table exactly, and a reader decodes no frame that is
+// not as its table and its header say. So it needs memory for two frames and
+// the table, whatever the file holds, and can begin at any frame.
 //
 // An entry is a JSON object (RFC 8259) of at most 16,384 bytes without blanks
 // between its tokens, and begins
@@ -181,6 +207,51 @@
 // log, lets verify say which entry was changed, and has the audit paths. Where
 // it does not lead to the signed head, it is computed again or left aside.
 //
+// # Pruning
+//
+// The oldest segments may be removed, one at a time and whole, with those that
+// are empty before them. The numbers of entries and segments go on as they
+// were: the log then begins with entry n of segment k. The file pruned has what
+// the heads are computed from in the place of the leaves before n: the heads of
+// the complete subtrees that the first n leaves fall into (n = 6: leaves 0 to 3
+// and 4 to 5), the largest first:
+//
+//	81920 2026-11-23T08:40:10.123456Z
+//	CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=
+//	…
+//
+// The first line is n and when this was written, then comes each head in base64
+// and an empty line. While a segment is being removed there are two of these:
+// the one that is right has the number of the first entry that is there, and
+// where neither has, it is the last.
+//
+// Before that, an entry with the event log.pruned says, as its reason,
+//
+//	kept from entry N on, after HEAD
+//
+// with n and the head of the first n leaves, and a checkpoint covers it. A log
+// without its first entries verifies only where an entry that the trusted key
+// has signed says exactly so of n and of the head that the file pruned leads
+// to. So nothing else in the directory need be trusted: with other hashes the
+// signed heads do not come out, and for another n there is no entry.
+//
+// Checkpoints of fewer than n entries are of something that is not there, and
+// count for nothing where the file hashes does not prove that the head of the
+// first n continues them. The log.linked entry of a key whose checkpoints are
+// all of this kind may have been removed too, and is not asked for.
+//
+// A segment goes when all of its entries are older than Keep in [Options] and
+// covered by a checkpoint, at most one in 24 hours. What counts as now is the
+// clock, but nothing later than the first entry of the segment that is being
+// written: a clock that was set forward removes nothing until a whole segment
+// was written with it, and then one segment a day. That keeps up to one segment
+// more than was asked for.
+//
+// Of a log that was pruned the files prove what is left of it, and that it
+// followed n other entries with this head. What those said is proved by nobody
+// who does not have them: a copy of the segments, with the checkpoints, does.
+// That they were old when they went, only the times say that are left.
+//
 // # What is promised, and what cannot be caught
 //
 // Up to the last checkpoint everything is caught, and the first bad entry
@@ -222,4 +293,12 @@
 // entry log.recovered says what: a torn last line is cut, a half-made copy of
 // lines in a next segment is removed. Nothing that a checkpoint covers is
 // ever mended: where it does not fit, the log does not open.
+//
+// A segment is compressed beside its place, brought to disk, read again, and
+// each of its leaves compared with the tree's; only then does the new file get
+// its name, and after that the plain one goes. To remove a segment, its entry
+// is written and signed, then the file pruned, then the files of the segment
+// are removed. Whatever is interrupted is begun again, and what a crash leaves
+// verifies: both forms of a segment, two log.pruned entries for one removal, or
+// an old segment that should have gone.
 package audit

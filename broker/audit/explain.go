@@ -60,6 +60,9 @@ func (v *verifier) explain(seen string) error {
 		if seen != "" {
 			return here("%s (the file hashes, which could tell whether an entry before it was changed, is damaged too)", seen)
 		}
+		if v.pruned.n > 0 && v.good.n == v.pruned.n {
+			return &found{Problem{Seq: -1, File: prunedName, What: fmt.Sprintf("it and the entries %d to %d do not lead to the head that was signed", v.good.n, c.size-1)}}
+		}
 		first := v.goodAt
 		return &found{Problem{Seq: v.good.n, File: segmentName(max(first.num, 1)), Line: first.line + 1,
 			What: fmt.Sprintf("one of the entries %d to %d is not the one that was signed (the file hashes, which could tell which, is damaged too)", v.good.n, c.size-1)}}
@@ -96,6 +99,9 @@ func (v *verifier) findChanged(hashes *os.File, c *checked, seen string) error {
 			at.num = max(1, at.num-1)
 			return problem("the log ends before entry %d, but %d entries were signed", seq, c.size)
 		}
+		if unreadable(err) {
+			return problem("entry %d cannot be read: %v", seq, err)
+		}
 		if err != nil {
 			return err
 		}
@@ -107,6 +113,9 @@ func (v *verifier) findChanged(hashes *os.File, c *checked, seen string) error {
 					return problem("entry %d is cut short", seq)
 				}
 				break
+			}
+			if unreadable(err) {
+				return problem("entry %d cannot be read: %v", seq, err)
 			}
 			if err != nil && err != errLong {
 				return err

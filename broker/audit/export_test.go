@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -24,17 +25,22 @@ func (o Options) WithFS(fsys FileSystem) Options {
 	return o
 }
 
+// Plain has closed segments stay uncompressed.
+func (o Options) Plain() Options {
+	o.plain = true
+	return o
+}
+
 var (
 	MaskCommand  = maskCommand
 	AppendString = appendString
 )
 
-// EntriesBy is Entries with stretches of size bytes, or of segments that are
-// read as compressed ones are.
-func EntriesBy(ctx context.Context, dir string, q Query, size int64, stream bool) iter.Seq2[Line, error] {
+// EntriesBy is Entries with stretches of size bytes.
+func EntriesBy(ctx context.Context, dir string, q Query, size int64) iter.Seq2[Line, error] {
 	return func(yield func(Line, error) bool) {
 		r := newReader(ctx, dir)
-		r.size, r.stream = size, stream
+		r.size = size
 		r.yield(q, yield)
 	}
 }
@@ -57,6 +63,8 @@ func Abandon(l *Log) {
 	<-l.growerDone
 	<-l.signerDone
 	<-l.anchor.done
+	<-l.keep.done
+	<-l.alarm.done
 	l.closeFiles()
 }
 
@@ -109,3 +117,39 @@ func CheckContinues(hashes string, entries int64) error {
 	}
 	return nil
 }
+
+// ReadCompressed returns the lines of a compressed segment.
+func ReadCompressed(name string) ([]byte, error) {
+	s, err := openCompressed(name)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	size, err := s.size()
+	if err != nil {
+		return nil, err
+	}
+	all := make([]byte, size)
+	_, err = s.ReadAt(all, 0)
+	return all, err
+}
+
+// ForgePruned returns what the file pruned would be if the segments before num
+// were removed.
+func ForgePruned(dir string, num int) ([]byte, error) {
+	n, _, err := firstSeq(dir, num)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(filepath.Join(dir, hashesName))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	t, err := readPeaks(f, n)
+	p := prunedTree{tree: t}
+	return p.append(nil), err
+}
+
+// Tidy does what the keeper does, while that has nothing to do.
+func Tidy(l *Log) error { return l.tidy(l.ctx) }

@@ -3,6 +3,7 @@ package audit
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 )
@@ -58,10 +59,12 @@ func (f osFile) InPlace() error {
 		err = errors.New("another file is there")
 	}
 	if err != nil {
-		return fmt.Errorf("%s was moved or removed: %w", f.Name(), err)
+		return fmt.Errorf("%s %w: %w", f.Name(), errNotInPlace, err)
 	}
 	return nil
 }
+
+var errNotInPlace = errors.New("was moved or removed")
 
 // writeFile replaces dir/name by data, so that after a crash it holds the old
 // bytes or the new ones: temporary file, fsync, rename, fsync of the
@@ -72,7 +75,10 @@ func writeFile(fsys fileSystem, dir, name string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteAt(data, 0)
+	n, err := f.WriteAt(data, 0)
+	if err == nil && n < len(data) {
+		err = io.ErrShortWrite
+	}
 	if err == nil {
 		err = f.Sync()
 	}

@@ -1,6 +1,10 @@
 package audit
 
 import (
+	"bufio"
+	"io"
+	"math"
+	"math/bits"
 	"os"
 	"path/filepath"
 
@@ -84,4 +88,25 @@ func readPeaks(f *os.File, n int64) (tree, error) {
 func readHash(f *os.File, at int64) (h tlog.Hash, err error) {
 	_, err = f.ReadAt(h[:], at*tlog.HashSize)
 	return h, err
+}
+
+// A leafReader reads the leaves' hashes from a file of stored hashes in order.
+type leafReader struct {
+	r *bufio.Reader
+	n int64 // the next leaf's number
+}
+
+func newLeafReader(f io.ReaderAt, n int64) *leafReader {
+	off := tlog.StoredHashIndex(0, n) * tlog.HashSize
+	return &leafReader{bufio.NewReaderSize(io.NewSectionReader(f, off, math.MaxInt64-off), 64<<10), n}
+}
+
+func (r *leafReader) next() (leaf tlog.Hash, err error) {
+	if _, err := io.ReadFull(r.r, leaf[:]); err != nil {
+		return leaf, err
+	}
+	// The subtrees that the leaf completes follow it.
+	_, err = r.r.Discard(bits.TrailingZeros64(uint64(r.n)+1) * tlog.HashSize)
+	r.n++
+	return leaf, err
 }

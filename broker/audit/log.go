@@ -50,12 +50,21 @@ type Options struct {
 	// was not sent, by one goroutine; while it fails, again, less and less
 	// often. ctx is done once Close is called. Nil sends nothing.
 	Anchor func(ctx context.Context, checkpoint []byte) error
+	// Alarm is called when entries can no longer be written, with why, and
+	// with nil when they can again. Both are found out by writing one. It is
+	// called by one goroutine, and ctx is done once Close is called.
+	Alarm func(ctx context.Context, why error)
+
+	// Keep is how long entries are kept. Segments go when all that is in them
+	// is older; zero keeps all for ever.
+	Keep time.Duration
 
 	Now         func() time.Time // by default time.Now
 	Logger      *slog.Logger     // by default none
 	SegmentSize int64            // bytes; by default 64 MiB
 
-	fs fileSystem // by default the disk
+	fs    fileSystem // by default the disk
+	plain bool       // closed segments are not compressed
 }
 
 const (
@@ -81,7 +90,8 @@ const (
 // The syncer, one goroutine, writes the rest and brings it to disk (one write
 // and one fdatasync for all who wait), begins segments, and repairs after a
 // failure. What it has synced, a second goroutine adds to the tree, whose head
-// a third, the signer, signs.
+// a third, the signer, signs. A fourth, the keeper, compresses and removes old
+// segments, of which the others know nothing.
 type Log struct {
 	dir    string
 	opts   Options
@@ -130,8 +140,10 @@ type Log struct {
 	tree   tree        // over synced entries alone
 
 	anchor anchoring // has a lock of its own
+	alarm  alarming  // atomic
 
 	sign signing // the signer's own, and Close's after it
+	keep keeping // the keeper's own
 
 	commands commands // has a lock of its own
 }
@@ -211,6 +223,8 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 		signWake:   make(chan struct{}, 1),
 		signerDone: make(chan struct{}),
 		anchor:     anchoring{wake: make(chan struct{}, 1), done: make(chan struct{})},
+		alarm:      alarming{wake: make(chan struct{}, 1), done: make(chan struct{})},
+		keep:       keeping{wake: make(chan struct{}, 1), done: make(chan struct{})},
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.commands.mode = opts.Command
@@ -226,7 +240,10 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 	go l.syncer()
 	go l.grow()
 	l.startAnchoring()
+	l.startAlarm()
 	go l.signAll()
+	l.wakeKeeper() // for what is signed already
+	go l.keepAll()
 	if recovered != "" {
 		l.log.Warn("audit log recovered", "what", recovered)
 		err := l.Append(ctx, broker.Event{Kind: broker.EventLogRecovered, Outcome: broker.OutcomeOK, Reason: recovered}, true)
@@ -263,6 +280,8 @@ func unwritable(dir string, err error) error {
 	switch {
 	case outOfSpace(err):
 		return e.WithHint("make room on the disk of %s; nothing is released until an entry can be written", dir)
+	case errors.Is(err, errNotInPlace):
+		return e.WithHint("put it back, or restart the daemon to begin another log; until then nothing is released")
 	case errors.Is(err, fs.ErrPermission):
 		return e.WithHint("%s must belong to you and be writable; nothing is released until an entry can be written", dir)
 	}
@@ -281,10 +300,12 @@ var errClosed = errors.New("the log is closed")
 // the log: the log may tell of more than was done, never of less. The next
 // call tries again, so a log whose disk has room again just works.
 func (l *Log) Append(ctx context.Context, e broker.Event, durable bool) error {
-	if e.Kind == broker.EventLogLinked {
+	if e.Kind == broker.EventLogLinked || e.Kind == broker.EventLogPruned {
 		return broker.Errorf(broker.CodeInternal, "write the audit log: %s is the log's own event", e.Kind)
 	}
-	return l.append(ctx, &e, durable)
+	err := l.append(ctx, &e, durable)
+	l.alarm.note(err)
+	return err
 }
 
 func (l *Log) append(ctx context.Context, e *broker.Event, durable bool) error {
@@ -488,6 +509,8 @@ func (l *Log) Close(ctx context.Context) error {
 	<-l.growerDone
 	<-l.signerDone
 	<-l.anchor.done
+	<-l.keep.done
+	<-l.alarm.done
 	l.checkpoint(ctx)
 
 	var err error
@@ -517,6 +540,13 @@ func (l *Log) wakeSyncer() {
 func (l *Log) wakeSigner() {
 	select {
 	case l.signWake <- struct{}{}:
+	default:
+	}
+}
+
+func (l *Log) wakeKeeper() {
+	select {
+	case l.keep.wake <- struct{}{}:
 	default:
 	}
 }

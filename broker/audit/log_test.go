@@ -34,7 +34,13 @@ func (k testKey) Signer(context.Context) (note.Signer, error) { return note.NewS
 
 func logDir(t testing.TB) string { return filepath.Join(t.TempDir(), "audit") }
 
+// open opens a log whose segments stay plain, to be looked at.
 func open(t testing.TB, opts audit.Options) *audit.Log {
+	t.Helper()
+	return openAsIs(t, opts.Plain())
+}
+
+func openAsIs(t testing.TB, opts audit.Options) *audit.Log {
 	t.Helper()
 	l, err := audit.Open(t.Context(), opts)
 	if err != nil {

@@ -45,6 +45,8 @@ func logError(err error) error {
 		return broker.Errorf(broker.CodeNotFound, "read the audit log: %w", err)
 	case errors.Is(err, fs.ErrPermission):
 		return broker.Errorf(broker.CodeConfig, "read the audit log: %w", err)
+	case unreadable(err):
+		return broker.Errorf(broker.CodeData, "read the audit log: %w", err)
 	}
 	return err
 }
@@ -53,10 +55,9 @@ var errStopped = errors.New("the caller has seen enough")
 
 // A reader reads the log in dir.
 type reader struct {
-	ctx    context.Context
-	dir    string
-	size   int64 // of a stretch
-	stream bool  // plain segments are read as others have to be
+	ctx  context.Context
+	dir  string
+	size int64 // of a stretch
 
 	num  int // of the segment to follow, from off on
 	off  int64

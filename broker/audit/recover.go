@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gatepass/broker"
@@ -28,6 +29,9 @@ func (l *Log) recover(ctx context.Context) (mended string, err error) {
 		if e, ok := errors.AsType[*broker.Error](err); ok {
 			return "", e
 		}
+		if unreadable(err) {
+			return "", r.damaged("%v", err)
+		}
 		if ctx.Err() != nil {
 			return "", err
 		}
@@ -40,6 +44,7 @@ type recovery struct {
 	*Log
 	mended []string
 	segs   []int // numbers of the segments
+	pruned tree  // over the entries that were removed before them
 	skip   int64 // bytes at the start of the next segment that were read in this one
 }
 
@@ -53,9 +58,16 @@ func (r *recovery) run(ctx context.Context) (err error) {
 	if r.segs, err = listSegments(r.dir); err != nil {
 		return err
 	}
+	r.pruned, err = beforeSegments(r.dir, r.segs)
+	if err == errNoFirst || err == errPruned {
+		return r.damaged("%v", err)
+	}
+	if err != nil {
+		return err
+	}
 	for i, num := range r.segs {
-		if num != i+1 {
-			return r.damaged("segment %s is missing", segmentName(i+1))
+		if num != r.segs[0]+i {
+			return r.damaged("the segment %s is missing", segmentName(r.segs[0]+i))
 		}
 	}
 	if err := r.lastCheckpoint(); err != nil {
@@ -66,6 +78,9 @@ func (r *recovery) run(ctx context.Context) (err error) {
 		signed = r.sign.last.size
 	}
 	r.signed = signed
+	if r.pruned.n > 0 && signed <= r.pruned.n {
+		return r.damaged("%d entries were removed, but checkpoints cover %d", r.pruned.n, signed)
+	}
 	if len(r.segs) == 0 {
 		if signed > 0 {
 			return r.damaged("a checkpoint covers %d entries, but there is no segment", signed)
@@ -207,9 +222,12 @@ func (r *recovery) rebuild(ctx context.Context, signed int64) error {
 	}
 	defer r.fs.Remove(tmp) // gone when renamed
 	defer out.Close()
-	r.tree = tree{}
+	off, err := r.copyHashes(out)
+	if err != nil {
+		return err
+	}
+	r.tree = r.pruned.clone()
 	var pending []byte
-	var off int64
 	flush := func() error {
 		_, err := out.WriteAt(pending, off)
 		off += int64(len(pending))
@@ -262,6 +280,44 @@ func (r *recovery) rebuild(ctx context.Context, signed int64) error {
 	return r.fs.SyncDir(r.dir)
 }
 
+// copyHashes begins a hash file with the hashes of the entries that were
+// removed and returns where the next ones go. Where the old file has them no
+// more, the edge of their tree is all that is left of them.
+func (r *recovery) copyHashes(out file) (int64, error) {
+	size := tlog.StoredHashCount(r.pruned.n) * tlog.HashSize
+	if size == 0 {
+		return 0, nil
+	}
+	old, err := os.Open(filepath.Join(r.dir, hashesName))
+	if err == nil {
+		defer old.Close()
+		var t tree
+		if t, err = readPeaks(old, r.pruned.n); err == nil && t.root() == r.pruned.root() {
+			buf := make([]byte, 64<<10)
+			for off := int64(0); off < size; off += int64(len(buf)) {
+				buf = buf[:min(int64(len(buf)), size-off)]
+				if _, err := old.ReadAt(buf, off); err != nil {
+					return 0, err
+				}
+				if _, err := out.WriteAt(buf, off); err != nil {
+					return 0, err
+				}
+			}
+			return size, nil
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return 0, err
+	}
+	r.log.Warn("audit log's hashes of removed entries are lost", "entries", r.pruned.n)
+	for i, at := range peakIndexes(r.pruned.n) {
+		if _, err := out.WriteAt(r.pruned.peaks[i][:], at*tlog.HashSize); err != nil {
+			return 0, err
+		}
+	}
+	return size, nil
+}
+
 // tail reads the unsigned entries from at on, adds them to the tree, and
 // mends what a crash may leave there: a torn last line; lines at the end of a
 // segment that a repair has moved to the next one, whole or in part.
@@ -281,6 +337,14 @@ func (r *recovery) tail(ctx context.Context, at place) error {
 		if !last {
 			continue
 		}
+		if r.compressed(i) { // and what came after it is gone
+			f, err := r.createSegment(r.segs[i] + 1)
+			if err != nil {
+				return err
+			}
+			r.seg = segment{num: r.segs[i] + 1, f: f}
+			continue
+		}
 		f, err := r.fs.OpenFile(r.segPath(i), os.O_WRONLY, 0)
 		if err != nil {
 			return err
@@ -289,6 +353,9 @@ func (r *recovery) tail(ctx context.Context, at place) error {
 	}
 	// What the last run wrote may be in memory only.
 	for i := first; i < len(r.segs); i++ {
+		if r.compressed(i) {
+			continue
+		}
 		f, err := r.fs.OpenFile(r.segPath(i), os.O_WRONLY, 0)
 		if err != nil {
 			return err
@@ -303,6 +370,12 @@ func (r *recovery) tail(ctx context.Context, at place) error {
 }
 
 func (r *recovery) segPath(i int) string { return filepath.Join(r.dir, segmentName(r.segs[i])) }
+
+// compressed reports whether segment i is on disk and final.
+func (r *recovery) compressed(i int) bool {
+	_, err := os.Lstat(r.segPath(i))
+	return errors.Is(err, fs.ErrNotExist)
+}
 
 // tailSegment reads one segment of the tail and returns where its entries
 // end.
@@ -366,6 +439,9 @@ func (r *recovery) tailSegment(ctx context.Context, i int, off int64) (end int64
 // entry that is next. A torn line goes; more than one line is kept beside the
 // log, since it may tell somebody something.
 func (r *recovery) cutTail(i int, off int64, what string) error {
+	if r.compressed(i) {
+		return r.damaged("what should be entry %d, at byte %d of %s, %s", r.next, off, segmentName(r.segs[i]), what)
+	}
 	if i+1 < len(r.segs) {
 		f, ok, err := firstSeq(r.dir, r.segs[i+1])
 		if err != nil {
@@ -385,7 +461,7 @@ func (r *recovery) cutTail(i int, off int64, what string) error {
 	if bytes.IndexByte(rest, '\n') < 0 {
 		r.mend("cut %d bytes of an unfinished line in %s, where entry %d should be", len(rest), segmentName(r.segs[i]), r.next)
 	} else {
-		aside := fmt.Sprintf("%06d.cut-%d", r.segs[i], r.next)
+		aside := cutName(r.segs[i], strconv.FormatInt(r.next, 10))
 		if err := writeFile(r.fs, r.dir, filepath.Join(r.dir, aside), rest); err != nil {
 			return err
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -43,15 +42,12 @@ func (f filter) look(line []byte, num int, off int64, bad error) (hit, bool) {
 	return hit{h.seq, line, e, num, off, bad}, true
 }
 
-// A find is what was found in a stretch, or in a part of one that is long.
+// A find is what was found in a stretch.
 type find struct {
 	hits []hit
-	buf  *[]byte // holds their lines, and can be used again after them; nil where they have their own
+	buf  *[]byte // holds their lines, and can be used again after them
 	err  error   // nothing can be read from here on
 }
-
-// findHits is how many hits of a long stretch wait together.
-const findHits = 256
 
 // scan reads stretches on all processors and calls each with what wanted finds
 // in them, in the order of parts: of a line's bytes, each must keep a copy. It
@@ -135,13 +131,11 @@ type scanner struct {
 }
 
 func (s *scanner) stretch(p stretch) {
-	f, _, err := s.plain(p.num)
+	f, err := openSegment(s.dir, p.num)
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // pruned meanwhile
 	case err != nil:
 		s.send(find{err: err})
-	case f == nil:
-		s.streamed(p)
 	default:
 		defer f.Close()
 		b := find{buf: s.bufs.Get().(*[]byte)}
@@ -157,7 +151,12 @@ func (s *scanner) stretch(p stretch) {
 
 // read reads p into buf: the byte before it, p, and what is missing of the last
 // line that begins in it.
-func (p stretch) read(f *os.File, buf []byte) ([]byte, error) {
+func (p stretch) read(f segmentReader, buf []byte) ([]byte, error) {
+	if p.whole {
+		buf = slices.Grow(buf[:0], int(p.to-p.from))[:p.to-p.from]
+		_, err := f.ReadAt(buf, p.from)
+		return buf, err
+	}
 	start := max(0, p.from-1)
 	n := int(p.to - start)
 	buf = slices.Grow(buf[:0], n+MaxEntry+1)
@@ -177,7 +176,7 @@ func (p stretch) read(f *os.File, buf []byte) ([]byte, error) {
 // lines returns the hits among the lines of a stretch that was read.
 func (s *scanner) lines(p stretch, rest []byte) (hits []hit) {
 	off := p.from
-	if p.from > 0 {
+	if p.from > 0 && !p.whole {
 		i := bytes.IndexByte(rest, '\n')
 		if i < 0 {
 			return nil // all of it belongs to a line that began before
@@ -204,34 +203,4 @@ func (s *scanner) lines(p stretch, rest []byte) (hits []hit) {
 		off, rest = off+int64(n)+1, rest[n+1:]
 	}
 	return hits
-}
-
-// streamed reads a stretch of a segment that can only be read from its
-// beginning. Backwards, its hits have to wait for each other.
-func (s *scanner) streamed(p stretch) {
-	var hits []hit
-	_, err := s.segment(p.num, 0, s.wanted, func(h hit) error {
-		if h.off < p.from {
-			return nil
-		}
-		if p.to >= 0 && h.off >= p.to {
-			return errStopped
-		}
-		h.line = slices.Clone(h.line)
-		if hits = append(hits, h); len(hits) == findHits && !s.reverse {
-			full := hits
-			hits = nil
-			if !s.send(find{hits: full}) {
-				return errStopped
-			}
-		}
-		return nil
-	})
-	if s.reverse {
-		slices.Reverse(hits)
-	}
-	if err == errStopped {
-		err = nil
-	}
-	s.send(find{hits: hits, err: err})
 }

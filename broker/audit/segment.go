@@ -3,8 +3,11 @@ package audit
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,13 +17,21 @@ import (
 
 const (
 	segmentExt         = ".jsonl"
+	compressedExt      = ".zst"
 	defaultSegmentSize = 64 << 20
 )
 
+// segmentName is a segment's name, and that of its file unless it is
+// compressed: that one has compressedExt after it.
 func segmentName(num int) string { return fmt.Sprintf("%06d%s", num, segmentExt) }
 
-// segmentNumber is the inverse of segmentName; 0 for other names.
+// cutName names what was cut out of a segment where an entry should be.
+func cutName(num int, seq string) string { return fmt.Sprintf("%06d.cut-%s", num, seq) }
+
+// segmentNumber returns the number of the segment that a file of this name
+// holds; 0 for other files.
 func segmentNumber(name string) int {
+	name = strings.TrimSuffix(name, compressedExt)
 	digits, ok := strings.CutSuffix(name, segmentExt)
 	if !ok || len(digits) < 6 {
 		return 0
@@ -51,38 +62,66 @@ func listSegments(dir string) ([]int, error) {
 		}
 	}
 	slices.Sort(nums)
-	return nums, nil
+	return slices.Compact(nums), nil // both forms of one, for a moment
 }
 
-// openSegment opens a segment to be read from off. It is the one place that
-// knows how a segment is stored.
-func openSegment(dir string, num int, off int64) (*os.File, error) {
-	f, err := os.Open(filepath.Join(dir, segmentName(num)))
+// A segmentReader reads a segment, however it is stored, by places in its
+// lines. It serves one goroutine.
+type segmentReader interface {
+	io.ReaderAt
+	io.Closer
+	size() (int64, error) // of the lines, in bytes, as of now
+}
+
+type plainSegment struct{ *os.File }
+
+func (s plainSegment) size() (int64, error) {
+	info, err := s.Stat()
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	if off > 0 {
-		if _, err := f.Seek(off, io.SeekStart); err != nil {
-			f.Close()
-			return nil, err
+	return info.Size(), nil
+}
+
+// openSegment opens a segment to be read. Where both forms of it are there,
+// the plain one counts: the other may not have been held against it yet.
+func openSegment(dir string, num int) (segmentReader, error) {
+	name := filepath.Join(dir, segmentName(num))
+	f, err := os.Open(name)
+	if err == nil {
+		return plainSegment{f}, nil
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		// The plain file goes only once the other is there.
+		s, cerr := openCompressed(name + compressedExt)
+		if cerr == nil {
+			return s, nil
+		}
+		if !errors.Is(cerr, fs.ErrNotExist) {
+			return nil, cerr
 		}
 	}
-	return f, nil
+	return nil, err
 }
 
 // A lineReader reads a segment forward.
 type lineReader struct {
-	f   *os.File
+	f   segmentReader
 	r   *bufio.Reader
 	off int64 // of the next line
 }
 
 func newLineReader(dir string, num int, off int64) (*lineReader, error) {
-	f, err := openSegment(dir, num, off)
+	f, err := openSegment(dir, num)
 	if err != nil {
 		return nil, err
 	}
-	return &lineReader{f: f, r: bufio.NewReaderSize(f, 64<<10), off: off}, nil
+	return newLines(f, off), nil
+}
+
+// newLines reads the lines of f from off on; closing it closes f.
+func newLines(f segmentReader, off int64) *lineReader {
+	return &lineReader{f: f, r: bufio.NewReaderSize(io.NewSectionReader(f, off, math.MaxInt64-off), 64<<10), off: off}
 }
 
 func (r *lineReader) Close() error { return r.f.Close() }
@@ -120,23 +159,23 @@ func (r *lineReader) next() ([]byte, error) {
 
 // A backReader reads a segment's lines from its end.
 type backReader struct {
-	f    *os.File
-	off  int64  // of buf in the file
+	f    segmentReader
+	off  int64  // of buf in the segment
 	buf  []byte // what is read and not yet returned
 	tail bool   // the first call: what is after the last newline comes first
 }
 
 func newBackReader(dir string, num int) (*backReader, error) {
-	f, err := openSegment(dir, num, 0)
+	f, err := openSegment(dir, num)
 	if err != nil {
 		return nil, err
 	}
-	info, err := f.Stat()
+	size, err := f.size()
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
-	return &backReader{f: f, off: info.Size(), tail: true}, nil
+	return &backReader{f: f, off: size, tail: true}, nil
 }
 
 func (r *backReader) Close() error { return r.f.Close() }

@@ -123,6 +123,7 @@ func (l *Log) checkpoint(ctx context.Context) (pause time.Duration) {
 	l.signed = t.n
 	l.mu.Unlock()
 	l.toAnchor(msg)
+	l.wakeKeeper()
 	return checkpointInterval
 }
 

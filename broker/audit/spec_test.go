@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -16,6 +18,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/klauspost/compress/zstd"
 	"golang.org/x/mod/sumdb/note"
 )
 
@@ -24,10 +27,11 @@ import (
 // proofs asks it too, and the two must agree.
 
 var (
-	specSegment = regexp.MustCompile(`^(0\d{5}|[1-9]\d{5,})\.jsonl$`)
 	specEntry   = regexp.MustCompile(`^\{"seq":(0|[1-9]\d*),"time":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z)","event":"([a-z._]+)"[,}]`)
+	specSegment = regexp.MustCompile(`^(0\d{5}|[1-9]\d{5,})\.jsonl(\.zst)?$`)
 	specNote    = regexp.MustCompile(`^([^\n]+)\n(0|[1-9]\d*)\n([A-Za-z0-9+/]{43}=)\n\n((?:— [^ \n]+ [A-Za-z0-9+/]+=*\n)+)`)
 	specNoteTop = regexp.MustCompile(`^[^\n]+(\n((0|[1-9]\d*)(\n([A-Za-z0-9+/]{0,43}=?(\n(\n((— [^ \n]+ [A-Za-z0-9+/]+=*\n)*(—? ?|— [^\n]*))?)?)?)?)?)?)?$`)
+	specPruned  = regexp.MustCompile(`^([1-9]\d*) \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\n((?:[A-Za-z0-9+/]{43}=\n)+)\n`)
 	specLink    = regexp.MustCompile(`^key ([^ ]+) follows ([^ ]+) at (\d+) ([A-Za-z0-9+/=]{44})$`)
 )
 
@@ -37,7 +41,7 @@ func bySpecification(im image, vkey, kept string) (signed int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	entries, err := specEntries(im)
+	log, err := specEntries(im)
 	if err != nil {
 		return 0, err
 	}
@@ -53,7 +57,7 @@ func bySpecification(im image, vkey, kept string) (signed int64, err error) {
 	last := map[string]specCheckpoint{}
 	size := int64(0)
 	for _, c := range checkpoints {
-		if c.size < size || c.size > int64(len(entries)) || c.head != specHead(entries[:c.size]) {
+		if c.size < size || !log.has(c) {
 			return 0, fmt.Errorf("the checkpoint of %d entries does not fit", c.size)
 		}
 		size = c.size
@@ -79,7 +83,7 @@ func bySpecification(im image, vkey, kept string) (signed int64, err error) {
 		anchors = append(anchors, one...)
 	}
 	for _, c := range anchors {
-		if c.size > int64(len(entries)) || c.head != specHead(entries[:c.size]) {
+		if !log.has(c) {
 			return 0, errors.New("it is not the log that the kept checkpoint is of")
 		}
 		if _, ok := last[c.signer]; !ok && !c.ours {
@@ -89,51 +93,188 @@ func bySpecification(im image, vkey, kept string) (signed int64, err error) {
 			signed = max(signed, c.size)
 		}
 	}
-	for i := range entries {
-		if int64(i) >= size && !specWellFormed(entries[i]) {
-			return 0, fmt.Errorf("entry %d is none: %q", i, entries[i])
+	for i, entry := range log.entries {
+		if log.pruned+int64(i) >= size && !specWellFormed(entry) {
+			return 0, fmt.Errorf("entry %d is none: %q", log.pruned+int64(i), entry)
 		}
 	}
-	for signer, c := range last {
-		if !slices.ContainsFunc(entries[:signed], func(entry []byte) bool {
+	says := func(event string, right func(reason string) bool) bool {
+		return slices.ContainsFunc(log.entries[:max(0, signed-log.pruned)], func(entry []byte) bool {
 			var e struct{ Event, Reason string }
 			json.Unmarshal(entry, &e)
-			m := specLink.FindStringSubmatch(e.Reason)
-			return e.Event == "log.linked" && m != nil && m[2] == signer && m[3] == strconv.FormatInt(c.size, 10) && m[4] == c.head
+			return e.Event == event && right(e.Reason)
+		})
+	}
+	for signer, c := range last {
+		if c.size >= log.pruned && !says("log.linked", func(reason string) bool {
+			m := specLink.FindStringSubmatch(reason)
+			return m != nil && m[2] == signer && m[3] == strconv.FormatInt(c.size, 10) && m[4] == c.head
 		}) {
 			return 0, fmt.Errorf("signed by %s", signer)
 		}
 	}
+	if log.pruned > 0 && !says("log.pruned", func(reason string) bool {
+		return reason == fmt.Sprintf("kept from entry %d on, after %s", log.pruned, base64.StdEncoding.EncodeToString(log.head(0, log.pruned)))
+	}) {
+		return 0, errors.New("nobody says that entries were pruned")
+	}
 	return signed, nil
 }
 
-// specEntries reads the segments.
-func specEntries(im image) (entries [][]byte, err error) {
-	var nums []int
-	for name := range im {
-		if m := specSegment.FindStringSubmatch(name); m != nil {
-			num, _ := strconv.Atoi(m[1])
-			nums = append(nums, num)
-		}
+// A specLog is what the segments hold, after entries that were pruned.
+type specLog struct {
+	pruned  int64
+	edge    map[[2]int64][]byte // from, to: the head of the pruned leaves between
+	entries [][]byte
+}
+
+// has reports whether a checkpoint is of this log, as far as can be told.
+func (l *specLog) has(c specCheckpoint) bool {
+	return c.size < l.pruned || c.size <= l.pruned+int64(len(l.entries)) && c.head == base64.StdEncoding.EncodeToString(l.head(0, c.size))
+}
+
+// head is that of the leaves between.
+func (l *specLog) head(from, to int64) []byte {
+	h, known := l.edge[[2]int64{from, to}]
+	switch {
+	case known:
+		return h
+	case from == to:
+		empty := sha256.Sum256(nil)
+		return empty[:]
+	case from+1 == to && from >= l.pruned:
+		return specLeaf(l.entries[from-l.pruned])
+	case from+1 == to:
+		return nil
 	}
-	slices.Sort(nums)
-	for i, num := range nums {
-		if num != i+1 {
-			return nil, fmt.Errorf("segment %d is missing", i+1)
+	k := from + specSplit(to-from)
+	return specNode(l.head(from, k), l.head(k, to))
+}
+
+// specEdges reads the file pruned: the edges of the trees that it has, by their
+// sizes.
+func specEdges(text string) (map[int64]map[[2]int64][]byte, error) {
+	all := map[int64]map[[2]int64][]byte{}
+	for text != "" {
+		m := specPruned.FindStringSubmatch(text)
+		if m == nil || len(all) == 2 {
+			return nil, fmt.Errorf("pruned: %q", text)
 		}
-		lines := bytes.Split(im[fmt.Sprintf("%06d.jsonl", num)], []byte("\n"))
-		if end := lines[len(lines)-1]; len(end) > 0 && num != len(nums) {
+		text = text[len(m[0]):]
+		size, err := strconv.ParseInt(m[1], 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		edge := map[[2]int64][]byte{}
+		hashes := strings.Fields(m[2])
+		for from, bit := int64(0), int64(1)<<62; bit > 0; bit >>= 1 {
+			if size&bit == 0 {
+				continue
+			}
+			if len(hashes) == 0 || !specBase64(hashes[0]) {
+				return nil, errors.New("pruned: a hash is missing")
+			}
+			edge[[2]int64{from, from + bit}], _ = base64.StdEncoding.DecodeString(hashes[0])
+			from, hashes = from+bit, hashes[1:]
+		}
+		if len(hashes) > 0 {
+			return nil, errors.New("pruned: too many hashes")
+		}
+		all[size] = edge
+	}
+	return all, nil
+}
+
+// specEntries reads the segments.
+func specEntries(im image) (log *specLog, err error) {
+	log = &specLog{}
+	segments := map[int][]byte{}
+	for name, b := range im {
+		m := specSegment.FindStringSubmatch(name)
+		if m == nil {
+			continue
+		}
+		num, _ := strconv.Atoi(m[1])
+		if m[2] != "" {
+			if im[m[1]+".jsonl"] != nil {
+				continue
+			}
+			if b, err = specDecompress(b); err != nil {
+				return nil, err
+			}
+		}
+		segments[num] = b
+	}
+	nums := slices.Sorted(maps.Keys(segments))
+	if len(nums) > 0 && nums[0] > 1 {
+		edges, err := specEdges(string(im["pruned"]))
+		if err != nil || len(edges) == 0 {
+			return nil, fmt.Errorf("segment 1 is missing: %v", err)
+		}
+		log.pruned = slices.Max(slices.Collect(maps.Keys(edges)))
+		for _, num := range nums {
+			if m := specEntry.FindSubmatch(segments[num]); m != nil {
+				if seq, _ := strconv.ParseInt(string(m[1]), 10, 64); edges[seq] != nil {
+					log.pruned = seq
+				}
+				break
+			}
+		}
+		log.edge = edges[log.pruned]
+	}
+	for i, num := range nums {
+		if first := nums[0]; num != first+i || log.pruned == 0 && first != 1 {
+			return nil, fmt.Errorf("segment %d is missing", first+i)
+		}
+		lines := bytes.Split(segments[num], []byte("\n"))
+		if end := lines[len(lines)-1]; len(end) > 0 && i+1 != len(nums) {
 			return nil, fmt.Errorf("segment %d ends in a line", num)
 		}
 		for _, line := range lines[:len(lines)-1] {
+			next := log.pruned + int64(len(log.entries))
 			m := specEntry.FindSubmatch(line)
-			if m == nil || string(m[1]) != strconv.Itoa(len(entries)) {
-				return nil, fmt.Errorf("entry %d begins %.60q", len(entries), line)
+			if m == nil || string(m[1]) != strconv.FormatInt(next, 10) {
+				return nil, fmt.Errorf("entry %d begins %.60q", next, line)
 			}
-			entries = append(entries, line)
+			log.entries = append(log.entries, line)
 		}
 	}
-	return entries, nil
+	return log, nil
+}
+
+// specDecompress reads a compressed segment as any decoder would, and looks at
+// its table of frames.
+func specDecompress(b []byte) ([]byte, error) {
+	if len(b) < 17 || binary.LittleEndian.Uint32(b[len(b)-4:]) != 0x8F92EAB1 {
+		return nil, errors.New("no table of frames")
+	}
+	n := int(binary.LittleEndian.Uint32(b[len(b)-9:]))
+	at := len(b) - 9 - 8*n
+	if n > 4096 || at < 8 || binary.LittleEndian.Uint32(b[at-8:]) != 0x184D2A5E {
+		return nil, errors.New("no table of frames")
+	}
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20))
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	var all []byte
+	off := 0
+	for i := range n {
+		compressed, size := int(binary.LittleEndian.Uint32(b[at+8*i:])), int(binary.LittleEndian.Uint32(b[at+8*i+4:]))
+		if compressed > at-8-off || size > 256<<10 {
+			return nil, errors.New("a wrong table of frames")
+		}
+		frame, err := d.DecodeAll(b[off:off+compressed], nil)
+		if err != nil || len(frame) != size {
+			return nil, fmt.Errorf("frame %d: %d bytes, not %d: %v", i, len(frame), size, err)
+		}
+		all, off = append(all, frame...), off+compressed
+	}
+	if off != at-8 {
+		return nil, errors.New("a table of other frames")
+	}
+	return all, nil
 }
 
 // specWellFormed reports whether a line is an entry.
@@ -240,22 +381,6 @@ func specSplit(n int64) int64 {
 		k *= 2
 	}
 	return k
-}
-
-func specHead(entries [][]byte) string {
-	if len(entries) == 0 {
-		h := sha256.Sum256(nil)
-		return base64.StdEncoding.EncodeToString(h[:])
-	}
-	var head func(entries [][]byte) []byte
-	head = func(entries [][]byte) []byte {
-		if len(entries) == 1 {
-			return specLeaf(entries[0])
-		}
-		k := specSplit(int64(len(entries)))
-		return specNode(head(entries[:k]), head(entries[k:]))
-	}
-	return base64.StdEncoding.EncodeToString(head(entries))
 }
 
 // proofBySpecification checks a proof and returns its entry.

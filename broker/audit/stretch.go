@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"os"
 	"time"
 )
 
@@ -13,7 +12,8 @@ import (
 // in it.
 type stretch struct {
 	num      int
-	from, to int64 // bytes of a plain segment; to < 0: a whole segment, whose length is not known before it is read
+	from, to int64 // bytes
+	whole    bool  // a line begins at from, and one ends at to
 }
 
 const (
@@ -84,23 +84,23 @@ func (r *reader) stretches(nums []int, b bounds) (parts []stretch, end int64, er
 	}
 	for i, num := range nums {
 		last := i == len(nums)-1
-		f, size, err := r.plain(num)
-		switch {
-		case errors.Is(err, fs.ErrNotExist) && !last:
+		f, err := openSegment(r.dir, num)
+		if errors.Is(err, fs.ErrNotExist) && !last {
 			continue // pruned meanwhile
-		case err != nil:
-			return nil, 0, err
-		case f == nil:
-			if last || !b.pass(marks[i], marks[i+1]) {
-				parts = append(parts, stretch{num: num, to: -1})
-			}
-			continue
 		}
-		if last {
+		if err != nil {
+			return nil, 0, err
+		}
+		size, err := f.size()
+		if err == nil && last {
 			end, err = lastNewline(f, size)
 			size = end
 		}
-		if err == nil {
+		if c, ok := f.(*compressedSegment); ok {
+			if !b.pass(marks[i], marks[i+1]) {
+				parts = append(parts, c.stretches(num)...)
+			}
+		} else if err == nil {
 			parts, err = r.within(parts, f, num, size, b, marks[i], marks[i+1])
 		}
 		f.Close()
@@ -111,9 +111,19 @@ func (r *reader) stretches(nums []int, b bounds) (parts []stretch, end int64, er
 	return parts, end, nil
 }
 
+// stretches returns a compressed segment's frames. To look at the entry at the
+// beginning of one is to decode it, so all or none are read.
+func (s *compressedSegment) stretches(num int) []stretch {
+	parts := make([]stretch, len(s.frames))
+	for i, f := range s.frames {
+		parts[i] = stretch{num: num, from: f.start, to: f.start + int64(f.size), whole: true}
+	}
+	return parts
+}
+
 // within appends the stretches of one plain segment. Between first and next it
 // looks at the entry at the beginning of each.
-func (r *reader) within(parts []stretch, f *os.File, num int, size int64, b bounds, first, next mark) ([]stretch, error) {
+func (r *reader) within(parts []stretch, f segmentReader, num int, size int64, b bounds, first, next mark) ([]stretch, error) {
 	at := first
 	for from := int64(0); from < size; from += r.size {
 		to := min(from+r.size, size)
@@ -125,7 +135,7 @@ func (r *reader) within(parts []stretch, f *os.File, num int, size int64, b boun
 			}
 		}
 		if b.none() || !b.pass(at, after) {
-			parts = append(parts, stretch{num, from, to})
+			parts = append(parts, stretch{num: num, from: from, to: to})
 		}
 		at = after
 	}
@@ -158,7 +168,7 @@ func (r *reader) firstMark(num int) (mark, error) {
 
 // markNear looks at the first line that begins at off or after it, if it
 // begins soon.
-func markNear(f *os.File, off int64) (mark, error) {
+func markNear(f segmentReader, off int64) (mark, error) {
 	var buf [4 << 10]byte
 	n, err := f.ReadAt(buf[:], off-1)
 	if err != nil && err != io.EOF {
@@ -180,27 +190,8 @@ func markNear(f *os.File, off int64) (mark, error) {
 	return markOf(h), nil
 }
 
-// plain opens a segment that can be read anywhere and returns its size. One
-// that is stored otherwise gives no file and no error.
-func (r *reader) plain(num int) (f *os.File, size int64, err error) {
-	var in io.ReadCloser
-	if in, err = openSegment(r.dir, num, 0); err != nil {
-		return nil, 0, err
-	}
-	f, ok := in.(*os.File)
-	if !ok || r.stream {
-		return nil, 0, in.Close()
-	}
-	info, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, 0, err
-	}
-	return f, info.Size(), nil
-}
-
 // lastNewline returns where the last whole line before size ends.
-func lastNewline(f *os.File, size int64) (int64, error) {
+func lastNewline(f segmentReader, size int64) (int64, error) {
 	buf := make([]byte, 32<<10)
 	for size > 0 {
 		n := min(size, int64(len(buf)))

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"gatepass/broker"
 
 	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 // VerifyOptions say what is verified, and by whom it must be signed.
@@ -32,6 +35,7 @@ type Report struct {
 	Entries     int64         `json:"entries"`
 	Bytes       int64         `json:"bytes"`
 	Segments    int           `json:"segments"`
+	Pruned      int64         `json:"pruned,omitempty"`  // of the entries, so many, the first ones, were removed
 	Checkpoints int64         `json:"checkpoints"`       // read, and found to fit the entries
 	Signed      int64         `json:"signed"`            // so many entries, the first ones, are signed by the key
 	Unsigned    int64         `json:"unsigned"`          // entries after them
@@ -87,7 +91,7 @@ func Verify(ctx context.Context, opts VerifyOptions) (Report, error) {
 	// A daemon that has just cut off a torn line and written another in its
 	// place can be seen halfway. So a problem after the last checkpoint must
 	// be there again.
-	for range 3 {
+	for try := range 3 {
 		v := &verifier{dir: opts.Dir, key: key, kept: slices.Clone(kept)}
 		rep, err = v.verify(ctx)
 		if err != nil {
@@ -95,6 +99,9 @@ func Verify(ctx context.Context, opts VerifyOptions) (Report, error) {
 				return rep, ctx.Err()
 			}
 			if errors.Is(err, fs.ErrNotExist) {
+				if _, serr := os.Stat(opts.Dir); serr == nil && try < 2 {
+					continue // a segment was removed meanwhile
+				}
 				return rep, broker.Errorf(broker.CodeNotFound, "verify the audit log: %w", err)
 			}
 			return rep, broker.Errorf(broker.CodeConfig, "verify the audit log: %w", err)
@@ -115,6 +122,8 @@ type verifier struct {
 	key note.Verifier
 
 	rep      Report
+	pruned   tree            // over the entries that were removed
+	stored   tlog.HashReader // their hashes, nil without
 	tree     tree
 	at       position // of the line after the tree's last leaf
 	good     tree     // at the last checkpoint that fits
@@ -125,6 +134,7 @@ type verifier struct {
 	next        *checked // the one to come
 	others      []foreign
 	links       []link
+	saidPruned  int64 // the entry that says so of pruned; -1 for none
 
 	kept   []kept // checkpoints that left this machine, ascending
 	passed int    // so many of them the tree was held against
@@ -174,6 +184,21 @@ func (v *verifier) verify(ctx context.Context) (Report, error) {
 	if err != nil {
 		return v.rep, err
 	}
+	first := 1
+	switch v.pruned, err = beforeSegments(v.dir, nums); {
+	case err == errPruned:
+		return v.result(&found{Problem{Seq: -1, File: prunedName, What: err.Error()}})
+	case err != nil && err != errNoFirst:
+		return v.rep, err
+	case v.pruned.n > 0:
+		first = nums[0]
+		v.tree, v.good, v.goodAt = v.pruned.clone(), v.pruned.clone(), position{num: first}
+		v.rep.Pruned = v.pruned.n
+		if f, err := os.Open(filepath.Join(v.dir, hashesName)); err == nil {
+			defer f.Close()
+			v.stored = storedHashes(f)
+		}
+	}
 	feed := make(chan checked, 16)
 	v.checkpoints = feed
 	wg.Go(func() {
@@ -182,7 +207,7 @@ func (v *verifier) verify(ctx context.Context) (Report, error) {
 			readCheckpoints(ctx, cps, size, v.key, feed)
 		}
 	})
-	chunks := readChunks(ctx, &wg, v.dir, nums, claimed)
+	chunks := readChunks(ctx, &wg, v.dir, nums, first, claimed)
 
 	return v.result(v.run(ctx, chunks))
 }
@@ -233,6 +258,7 @@ func (f *found) Error() string { return f.What }
 // run goes through the entries in order.
 func (v *verifier) run(ctx context.Context, chunks <-chan *chunk) error {
 	v.prepare()
+	v.saidPruned = -1
 	if err := v.nextCheckpoint(); err != nil {
 		return err
 	}
@@ -254,11 +280,11 @@ func (v *verifier) run(ctx context.Context, chunks <-chan *chunk) error {
 			if l.bad != nil {
 				return v.explain(l.bad.Error())
 			}
-			if v.tree.n == 0 {
+			if v.tree.n == v.pruned.n {
 				v.rep.First = parseTime(c.buf[l.start:l.end])
 			}
-			if l.linked {
-				v.link(c.buf[l.start:l.end])
+			if l.own {
+				v.own(c.buf[l.start:l.end])
 			}
 			v.tree.add(l.hash)
 			v.at.off += int64(l.end-l.start) + 1
@@ -293,6 +319,9 @@ func (v *verifier) run(ctx context.Context, chunks <-chan *chunk) error {
 	if err := v.checkForeign(); err != nil {
 		return err
 	}
+	if v.pruned.n > 0 && (v.saidPruned < 0 || v.saidPruned >= v.rep.Signed) {
+		return &found{Problem{Seq: -1, File: prunedName, What: fmt.Sprintf("the entries before %d are not there, and no signed entry says that they were removed", v.pruned.n)}}
+	}
 	return v.checkKept()
 }
 
@@ -323,6 +352,17 @@ func (v *verifier) nextCheckpoint() error {
 			return c.err
 		case c.problem != "":
 			return bad("%s", c.problem)
+		case c.size <= v.pruned.n && v.tree.n == v.pruned.n:
+			if c.size < v.pruned.n && !v.fitsPruned(&c) {
+				continue // of entries that are gone, and their hashes too
+			}
+			if c.size == v.pruned.n && c.root != v.pruned.root() {
+				return bad("a checkpoint of %d entries is not of those that were removed", c.size)
+			}
+			if err := v.accept(&c); err != nil {
+				return err
+			}
+			continue
 		case c.size < v.tree.n:
 			return bad("a checkpoint of %d entries follows one of %d", c.size, v.tree.n)
 		}
@@ -349,12 +389,25 @@ func (v *verifier) fits() error {
 	if c.root != v.tree.root() {
 		return v.explain("")
 	}
+	if c.trusted {
+		v.good, v.goodAt = v.tree.clone(), v.at
+	}
+	return v.accept(c)
+}
+
+// fitsPruned reports whether the file hashes proves that a checkpoint is of
+// entries that were removed.
+func (v *verifier) fitsPruned(c *checked) bool {
+	return v.stored != nil && continues(v.stored, v.pruned.n, v.pruned.root(), c.size, c.root)
+}
+
+// accept counts a checkpoint that fits.
+func (v *verifier) accept(c *checked) error {
 	v.rep.Checkpoints++
 	if !c.trusted {
 		return v.addForeign(c)
 	}
 	v.rep.Signed = max(v.rep.Signed, c.size)
-	v.good, v.goodAt = v.tree.clone(), v.at
 	return nil
 }
 
@@ -378,29 +431,37 @@ func (v *verifier) notOurs(key keyID, line int64) error {
 		What: fmt.Sprintf("a checkpoint signed by %s, which is not the key to trust, nor one that it follows", key)}}
 }
 
-func (v *verifier) link(line []byte) {
-	if len(v.links) > maxForeign {
+// own remembers what the log's own entries say of keys and of pruning.
+func (v *verifier) own(line []byte) {
+	e, err := ParseEntry(line)
+	if err != nil {
 		return
 	}
-	if e, err := ParseEntry(line); err == nil {
-		if k, ok := parseLink(e.Reason); ok && k.size <= v.tree.n {
-			k.seq = v.tree.n
-			v.links = append(v.links, k)
-		}
+	if k, ok := parseLink(e.Reason); ok && e.Kind == broker.EventLogLinked && k.size <= v.tree.n && len(v.links) <= maxForeign {
+		k.seq = v.tree.n
+		v.links = append(v.links, k)
+	}
+	if p, ok := parsePruning(e.Reason); ok && e.Kind == broker.EventLogPruned && v.saidPruned < 0 && p == (pruning{v.pruned.n, v.pruned.root()}) {
+		v.saidPruned = v.tree.n
 	}
 }
 
 // checkForeign accepts the checkpoints of other keys only where the key to
 // trust has signed an entry that says that it, or a key after them, took over
-// at their last head.
+// at their last head. That entry may have been removed, and all that they
+// covered before it: then they are nothing to be accepted or not.
 func (v *verifier) checkForeign() error {
+	var before []keyID
 	for _, f := range v.others {
 		linked := slices.ContainsFunc(v.links, func(k link) bool {
 			return k.seq < v.rep.Signed && k.old == f.key && k.size == f.last.size && k.root == f.last.root
 		})
-		if !linked {
+		if !linked && f.last.size < v.pruned.n {
+			before = append(before, f.key)
+		} else if !linked {
 			return v.notOurs(f.key, f.line)
 		}
 	}
+	v.others = slices.DeleteFunc(v.others, func(f foreign) bool { return slices.Contains(before, f.key) })
 	return nil
 }

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -58,6 +60,10 @@ type auditConfig struct {
 	// to keep it where whoever can change the log cannot change it. The
 	// shell runs it.
 	AnchorCommand string `toml:"anchor_command"`
+	// Keep is how long entries are kept at least: "400d"; "" is for ever.
+	Keep string `toml:"keep"`
+
+	keep time.Duration
 }
 
 // mfaConfig says how MFA codes are asked for.
@@ -87,6 +93,9 @@ func (c *config) check() (key string, err error) {
 	}
 	if err := oneOf(c.Audit.Command, "masked", "name", "none"); err != nil {
 		return "audit.command", err
+	}
+	if c.Audit.keep, err = keepTime(c.Audit.Keep); err != nil {
+		return "audit.keep", err
 	}
 	if err := oneOf(c.MFA.Prompt, broker.PromptModes...); err != nil {
 		return "mfa.prompt", err
@@ -134,6 +143,27 @@ func (c *config) check() (key string, err error) {
 		}
 	}
 	return "", nil
+}
+
+// minKeep is less than it takes until somebody asks what happened.
+const minKeep = 7 * 24 * time.Hour
+
+// keepTime reads a time in days or hours; "" is none.
+func keepTime(s string) (time.Duration, error) {
+	if s == "" {
+		return 0, nil
+	}
+	unit := time.Hour
+	digits, ok := strings.CutSuffix(s, "h")
+	if !ok {
+		unit = 24 * time.Hour
+		digits, ok = strings.CutSuffix(s, "d")
+	}
+	n, err := strconv.ParseUint(digits, 10, 20)
+	if !ok || err != nil || time.Duration(n) > math.MaxInt64/unit || time.Duration(n)*unit < minKeep {
+		return 0, fmt.Errorf("%q is not a number of days or hours from \"7d\" on, as \"400d\"", s)
+	}
+	return time.Duration(n) * unit, nil
 }
 
 func oneOf(value string, names ...string) error {

@@ -82,6 +82,24 @@ func TestConfigErrorsOfAWSNameFileLineAndKey(t *testing.T) {
 	}
 }
 
+func TestConfigKeep(t *testing.T) {
+	day := 24 * time.Hour
+	for text, want := range map[string]time.Duration{
+		"": 0, "7d": 7 * day, "168h": 7 * day, "400d": 400 * day, "9600h": 400 * day, "106751d": 106751 * day,
+		"6d": -1, "167h": -1, "0d": -1, "400": -1, "d": -1, "400 d": -1, "-400d": -1, "+400d": -1, "4e2d": -1, "1.5d": -1,
+		"1y": -1, "400D": -1, "400d0h": -1, "106752d": -1, "999999999999999999999d": -1, "9600m": -1,
+	} {
+		cfg, err := readConfig(write(t, "[audit]\nkeep = \""+text+"\"\n"))
+		if want < 0 {
+			if broker.CodeOf(err) != broker.CodeConfig || !strings.Contains(err.Error(), ":2: audit.keep: ") {
+				t.Errorf("%q: %v, %v", text, cfg.Audit.keep, err)
+			}
+		} else if err != nil || cfg.Audit.keep != want {
+			t.Errorf("%q: %v, %v, want %v", text, cfg.Audit.keep, err, want)
+		}
+	}
+}
+
 func TestConfigErrorHidesProxyPassword(t *testing.T) {
 	_, err := readConfig(write(t, "[aws]\nproxy = \"socks5://me:hunter2@p:1\"\n"))
 	if err == nil || strings.Contains(fmt.Sprintf("%v %+v", err, err), "hunter2") {
@@ -117,6 +135,7 @@ proxy = "http://proxy:3128"
 no_proxy = "example.com,10.0.0.0/8"
 [audit]
 command = "name"
+keep = "400d"
 [mfa]
 keep = "90m"
 prompt = "pinentry"
@@ -137,7 +156,7 @@ grace = "5s"
 			EndpointURL: "http://127.0.0.1:4566", EndpointURLSTS: "https://sts.example.com",
 			CABundle: "/etc/ca.pem", Proxy: "http://proxy:3128", NoProxy: "example.com,10.0.0.0/8",
 		},
-		Audit:  auditConfig{Command: "name"},
+		Audit:  auditConfig{Command: "name", Keep: "400d", keep: 400 * 24 * time.Hour},
 		MFA:    mfaConfig{Keep: "90m", Prompt: "pinentry", keep: 90 * time.Minute},
 		Leases: leasesConfig{Serve: "imds", Session: "shared", Renew: "ask", AtExpiry: "end", Grace: "5s", grace: 5 * time.Second},
 	}

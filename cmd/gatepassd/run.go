@@ -70,9 +70,10 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 	if err != nil {
 		return err
 	}
+	prompter := prompt.New(prompt.Config{Env: program.Env(os.Environ()), Desktop: prompt.Desktop(os.Environ())})
 	// The log's lock is what makes this daemon the only one.
 	book, err := audit.Open(ctx, audit.Options{
-		Dir: paths.AuditDir, Socket: socket, Command: audit.CommandMode(cfg.Audit.Command),
+		Dir: paths.AuditDir, Socket: socket, Command: audit.CommandMode(cfg.Audit.Command), Keep: cfg.Audit.keep, Alarm: logAlarm(prompter),
 		Signer: auditSigner(keys, paths.AuditKey, log), SignerReady: keys.Unlocked(), Logger: log,
 		Anchor: anchorBy(cfg.Audit.AnchorCommand, program.Env(os.Environ())),
 	})
@@ -104,7 +105,6 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 		Describe: func(pid int) (broker.Caller, error) { return server.Describe(pid) },
 		Clock:    clock, Logger: log,
 	})
-	prompter := prompt.New(prompt.Config{Env: program.Env(os.Environ()), Desktop: prompt.Desktop(os.Environ())})
 	gate = broker.New(broker.Config{
 		Keys: keys, Unlocker: keys, STS: aws, IAM: aws, AWSVault: keys, Notes: notebook{paths.KeyNotes}, Log: book, Profiles: profiles.NewReader(), Clock: clock, Logger: log,
 		Files:   profiles.Files{Config: filepath.Join(home, ".aws", "config"), Credentials: filepath.Join(home, ".aws", "credentials")},

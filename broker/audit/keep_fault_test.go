@@ -1,0 +1,171 @@
+package audit_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gatepass/broker/audit"
+)
+
+// keepSteps are what compressing and removing the first segment do to the
+// disk.
+var keepSteps = []struct{ op, file string }{
+	{"create", "000001.jsonl.zst.tmp"},
+	{"write", "000001.jsonl.zst.tmp"},
+	{"sync", "000001.jsonl.zst.tmp"},
+	{"rename", "000001.jsonl.zst"},
+	{"syncdir", "audit"},
+	{"remove", "000001.jsonl"},
+	{"remove", "000001.jsonl.zst"},
+	{"remove", "000001.jsonl.zst.tmp"},
+	{"create", "pruned.tmp"},
+	{"write", "pruned.tmp"},
+	{"sync", "pruned.tmp"},
+	{"rename", "pruned"},
+	{"remove", "pruned.tmp"},
+}
+
+// TestKeepFaults lets each step fail in each way, ends the process in the
+// middle or lets the disk recover, and demands that what is there verifies at
+// every time, that no entry is lost that was not to go, and that all is done
+// in the end.
+func TestKeepFaults(t *testing.T) {
+	for _, step := range keepSteps {
+		for _, how := range []outcome{fails, persisted, short, quiet} {
+			if how > persisted && step.op != "write" {
+				continue
+			}
+			for _, crash := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s %s, %v, crash %v", step.op, step.file, how, crash), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { testKeepFault(t, step.op, step.file, how, crash) })
+				})
+			}
+		}
+	}
+}
+
+func testKeepFault(t *testing.T, op, file string, how outcome, crash bool) {
+	dir, key := logDir(t), newKey(t)
+	opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 20 << 10, Keep: 100 * 24 * time.Hour}
+	l := open(t, opts)
+	fillTo(t, l, opts, 3)
+	time.Sleep(200 * 24 * time.Hour)
+	fillTo(t, l, opts, 4)
+	shut(t, l)
+	all := segments(t, dir)
+	kept := lineFrom(all, int64(bytes.Count(read(t, dir)["000001.jsonl"], []byte("\n"))))
+
+	whole := func(when string) {
+		t.Helper()
+		if rep, err := verify(t, dir, key); err != nil {
+			t.Errorf("%s: %+v", when, rep.Problem)
+		}
+		if got := entriesOf(t, dir, audit.Query{}); !bytes.HasPrefix(got, all) && !bytes.HasPrefix(got, kept) {
+			t.Errorf("%s: entries are missing", when)
+		}
+	}
+	fsys, opening := &faultFS{}, true
+	fsys.set(func(o, name string) outcome {
+		if o != op || name != file || o == "syncdir" && opening {
+			opening = opening && o != "syncdir"
+			return fine
+		}
+		return how
+	})
+	l = openAsIs(t, opts.WithFS(fsys))
+	for range 3 {
+		if err := l.Append(t.Context(), event(0), false); err != nil {
+			t.Fatal(err)
+		}
+		settle()
+		whole("while it fails")
+	}
+	// These are steps only after others have failed.
+	if fsys.hits == 0 && file != "000001.jsonl.zst.tmp" && file != "pruned.tmp" {
+		t.Error("it never happened")
+	}
+	fsys.set(nil)
+	if crash {
+		audit.Abandon(l)
+		whole("after the crash")
+		l = openAsIs(t, opts)
+	}
+	// It tries again less and less often.
+	for range 4 {
+		if err := l.Append(t.Context(), event(0), false); err != nil {
+			t.Fatal(err)
+		}
+		settle()
+	}
+	shut(t, l)
+	whole("in the end")
+	plain, compressed := forms(t, dir)
+	if !slices.Equal(plain, []string{"000004.jsonl"}) || !slices.Equal(compressed, []string{"000002.jsonl.zst", "000003.jsonl.zst"}) {
+		t.Errorf("in the end there are %v and %v", plain, compressed)
+	}
+	tidied(t, dir)
+}
+
+// A crash between any two steps leaves a log that verifies and goes on. The
+// steps' own outcomes are those of TestKeepFaults; here each of them is the
+// last that the process did.
+func TestKeepCrashes(t *testing.T) {
+	ended := 0
+	for last := 1; ; last++ {
+		done := false
+		synctest.Test(t, func(t *testing.T) {
+			dir, key := logDir(t), newKey(t)
+			opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 20 << 10, Keep: 100 * 24 * time.Hour}
+			l := open(t, opts)
+			fillTo(t, l, opts, 3)
+			time.Sleep(200 * 24 * time.Hour)
+			fillTo(t, l, opts, 4)
+			shut(t, l)
+			fsys, n := &faultFS{}, 0
+			fsys.set(func(op, name string) outcome {
+				if !strings.HasPrefix(name, "000001") && !strings.HasPrefix(name, "pruned") {
+					return fine
+				}
+				if n++; n > last {
+					return fails // the process is not there any more
+				}
+				return fine
+			})
+			l = openAsIs(t, opts.WithFS(fsys))
+			for range 3 {
+				put(t, l, 1, false)
+				settle()
+			}
+			done = fsys.hits == 0
+			audit.Abandon(l)
+			if rep, err := verify(t, dir, key); err != nil {
+				t.Errorf("after step %d: %+v", last, rep.Problem)
+			}
+			l = openAsIs(t, opts)
+			for range 4 {
+				put(t, l, 1, false)
+				settle()
+			}
+			shut(t, l)
+			if rep, err := verify(t, dir, key); err != nil || rep.Pruned == 0 {
+				t.Errorf("after step %d, in the next run: %+v, %v", last, rep, err)
+			}
+			tidied(t, dir)
+			if _, err := os.Stat(dir + "/000001.jsonl.zst"); err == nil {
+				t.Errorf("after step %d, in the next run: the first segment is still there", last)
+			}
+		})
+		if ended++; done || t.Failed() {
+			break
+		}
+	}
+	if ended < 10 {
+		t.Errorf("only %d steps", ended)
+	}
+}

@@ -1,0 +1,509 @@
+package audit_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gatepass/broker"
+	"gatepass/broker/audit"
+)
+
+// settle lets the log sign and tidy up, in a bubble.
+func settle() {
+	time.Sleep(11 * time.Second)
+	synctest.Wait()
+}
+
+// compressedLog returns a log of so many entries in segments of about 100 KiB,
+// of which all but the last are compressed, and the bytes of its lines.
+func compressedLog(t *testing.T, key testKey, entries int) (dir string, lines []byte) {
+	t.Helper()
+	dir = logDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 100 << 10}
+		l := open(t, opts)
+		put(t, l, entries, false)
+		shut(t, l)
+		lines = segments(t, dir)
+		l = openAsIs(t, opts)
+		synctest.Wait()
+		shut(t, l)
+	})
+	return dir, lines
+}
+
+// forms returns the names of the segments' files.
+func forms(t testing.TB, dir string) (plain, compressed []string) {
+	t.Helper()
+	files, err := os.ReadDir(dir) // sorted
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		switch name := f.Name(); {
+		case strings.HasSuffix(name, ".jsonl"):
+			plain = append(plain, name)
+		case strings.HasSuffix(name, ".jsonl.zst"):
+			compressed = append(compressed, name)
+		}
+	}
+	return plain, compressed
+}
+
+// tidied fails if unfinished files are left.
+func tidied(t testing.TB, dir string) {
+	t.Helper()
+	for name := range read(t, dir) {
+		if strings.HasSuffix(name, ".tmp") {
+			t.Errorf("%s was left behind", name)
+		}
+	}
+}
+
+// entriesOf reads all entries as a reader does.
+func entriesOf(t testing.TB, dir string, q audit.Query) (lines []byte) {
+	t.Helper()
+	for line, err := range audit.Entries(t.Context(), dir, q) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(append(lines, line.Raw...), '\n')
+	}
+	return lines
+}
+
+// Closed segments are compressed once they are signed, and nothing else about
+// the log changes.
+func TestCompress(t *testing.T) {
+	key := newKey(t)
+	dir, lines := compressedLog(t, key, 1000)
+	plain, compressed := forms(t, dir)
+	if len(plain) != 1 || len(compressed) < 5 || slices.Contains(compressed, plain[0]+".zst") {
+		t.Fatalf("plain %v, compressed %v", plain, compressed)
+	}
+	var size int
+	for _, name := range compressed {
+		size += len(read(t, dir)[name])
+	}
+	t.Logf("%d segments compressed to 1/%.1f", len(compressed), float64(len(lines))/float64(size))
+	if got := entriesOf(t, dir, audit.Query{}); !bytes.Equal(got, lines) {
+		t.Errorf("%d bytes of entries, not %d", len(got), len(lines))
+	}
+	last := lines[:len(lines)-1]
+	for range 300 {
+		last = last[:bytes.LastIndexByte(last, '\n')]
+	}
+	if got := entriesOf(t, dir, audit.Query{Last: 300}); !bytes.Equal(got, lines[len(last)+1:]) {
+		t.Errorf("the last 300 entries begin %.60q", got)
+	}
+	if rep, err := verify(t, dir, key); err != nil || rep.Signed != 1000 || rep.Segments != len(compressed)+1 || rep.Bytes != int64(len(lines)) {
+		t.Errorf("%+v, %v", rep, err)
+	}
+	l := openAsIs(t, audit.Options{Dir: dir, Signer: key.Signer})
+	put(t, l, 1, true)
+	shut(t, l)
+	if rep, err := verify(t, dir, key); err != nil || rep.Signed != 1001 {
+		t.Errorf("gone on: %+v, %v", rep, err)
+	}
+	// A log that ends in a compressed segment goes on in a new one.
+	os.Remove(filepath.Join(dir, plain[0]))
+	os.Remove(filepath.Join(dir, "checkpoints"))
+	l = openAsIs(t, audit.Options{Dir: dir, Signer: key.Signer})
+	put(t, l, 1, true)
+	shut(t, l)
+	if rep, err := verify(t, dir, key); err != nil || rep.Unsigned != 0 {
+		t.Errorf("without the last segment: %+v, %v", rep, err)
+	}
+	if again, _ := forms(t, dir); !slices.Equal(plain, again) {
+		t.Errorf("the new segment is %v, not %v", again, plain)
+	}
+}
+
+// The files are what other people's programs take for compressed ones.
+func TestCompressedForOthers(t *testing.T) {
+	zstd, err := exec.LookPath("zstd")
+	if err != nil {
+		if os.Getenv("GATEPASS_REAL") != "" {
+			t.Fatal(err)
+		}
+		t.Skip("zstd is not here to read a compressed segment")
+	}
+	dir, lines := compressedLog(t, newKey(t), 1000)
+	_, compressed := forms(t, dir)
+	var out []byte
+	for _, name := range compressed {
+		one, err := exec.Command(zstd, "-dc", filepath.Join(dir, name)).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, one...)
+	}
+	if len(out) == 0 || !bytes.HasPrefix(lines, out) {
+		t.Errorf("it reads %d bytes that are not the log's", len(out))
+	}
+}
+
+// Where both forms are there, the plain one counts, and what is in the other
+// does not matter. It is compressed again.
+func TestCompressAgain(t *testing.T) {
+	key := newKey(t)
+	dir, lines := compressedLog(t, key, 1000)
+	im := read(t, dir)
+	const first = "000001.jsonl"
+	one := im[first+".zst"]
+	plain := lines[:bytes.Index(lines, []byte("\n"+`{"seq":`+fmt.Sprint(lineCount(t, dir, 1))+","))+1]
+	for name, other := range map[string][]byte{"whole": one, "torn": one[:len(one)/2], "of another": im["000002.jsonl.zst"], "empty": {}} {
+		t.Run(name, func(t *testing.T) {
+			dir := dirOf(t, im.with(first, plain).with(first+".zst", other))
+			if rep, err := verify(t, dir, key); err != nil || rep.Signed != 1000 {
+				t.Errorf("%+v, %v", rep, err)
+			}
+			if got := entriesOf(t, dir, audit.Query{}); !bytes.Equal(got, lines) {
+				t.Error("the entries are not the log's")
+			}
+			synctest.Test(t, func(t *testing.T) {
+				l := openAsIs(t, audit.Options{Dir: dir, Signer: key.Signer})
+				synctest.Wait()
+				shut(t, l)
+			})
+			if after := read(t, dir); !bytes.Equal(after[first+".zst"], one) || after[first] != nil {
+				t.Errorf("not compressed again")
+			}
+		})
+	}
+}
+
+// lineCount returns how many entries segment num of a log has, by the first
+// number in the next one.
+func lineCount(t testing.TB, dir string, num int) int64 {
+	t.Helper()
+	all, err := audit.ReadCompressed(filepath.Join(dir, fmt.Sprintf("%06d.jsonl.zst", num)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int64(bytes.Count(all, []byte("\n")))
+}
+
+// What is not as it was written is not compressed: it stays as evidence.
+func TestCompressNothingChanged(t *testing.T) {
+	key := newKey(t)
+	dir := logDir(t)
+	opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 20 << 10}
+	l := open(t, opts)
+	put(t, l, 100, false)
+	shut(t, l)
+	im := read(t, dir)
+	changed := im.with("000002.jsonl", bytes.Replace(im["000002.jsonl"], []byte("alice"), []byte("malia"), 1))
+	changed.write(t, dir)
+	synctest.Test(t, func(t *testing.T) {
+		l := openAsIs(t, opts)
+		synctest.Wait()
+		shut(t, l)
+	})
+	after := read(t, dir)
+	if !bytes.Equal(after["000002.jsonl"], changed["000002.jsonl"]) || after["000002.jsonl.zst"] != nil || after["000001.jsonl.zst"] == nil || after["000003.jsonl.zst"] == nil {
+		plain, compressed := forms(t, dir)
+		t.Errorf("plain %v, compressed %v", plain, compressed)
+	}
+	if rep, err := verify(t, dir, key); err == nil || rep.Problem.File != "000002.jsonl" {
+		t.Errorf("%+v", rep.Problem)
+	}
+}
+
+// Nothing is compressed that no checkpoint covers.
+func TestCompressOnlySigned(t *testing.T) {
+	dir, key := logDir(t), newKey(t)
+	opts := audit.Options{Dir: dir, SegmentSize: 20 << 10}
+	synctest.Test(t, func(t *testing.T) {
+		signed := opts
+		signed.Signer = key.Signer
+		l := open(t, signed)
+		fillTo(t, l, opts, 3)
+		shut(t, l)
+		for range 2 { // it is looked at when the log is opened
+			l = openAsIs(t, opts)
+			fillTo(t, l, opts, 5)
+			settle()
+			shut(t, l)
+		}
+	})
+	if plain, compressed := forms(t, dir); len(plain) < 3 || !slices.Equal(compressed, []string{"000001.jsonl.zst", "000002.jsonl.zst"}) {
+		t.Errorf("plain %v, compressed %v", plain, compressed)
+	}
+}
+
+// Nothing is removed before a checkpoint covers the entry that says so.
+func TestPruneOnlySigned(t *testing.T) {
+	dir, key := logDir(t), newKey(t)
+	synctest.Test(t, func(t *testing.T) {
+		opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 20 << 10, Keep: 100 * 24 * time.Hour}
+		l := prunable(t, opts, 3)
+		shut(t, l)
+		fsys := &faultFS{}
+		fsys.set(func(op, name string) outcome {
+			if op == "write" && name == "checkpoints" {
+				return fails
+			}
+			return fine
+		})
+		l = openAsIs(t, opts.WithFS(fsys))
+		for range 3 {
+			settle()
+			if err := audit.Tidy(l); err != nil {
+				t.Error(err)
+			}
+		}
+		if said := entriesOf(t, dir, audit.Query{Event: []string{string(broker.EventLogPruned)}}); bytes.Count(said, []byte("\n")) != 1 {
+			t.Errorf("the log says %q", said)
+		}
+		if !exists(filepath.Join(dir, "000001.jsonl.zst")) {
+			t.Error("removed, and no checkpoint covers the entry that says so")
+		}
+		fsys.set(nil)
+		put(t, l, 1, true)
+		settle()
+		settle()
+		if exists(filepath.Join(dir, "000001.jsonl.zst")) {
+			t.Error("not removed once it was signed")
+		}
+		shut(t, l)
+		if _, err := verify(t, dir, key); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What is not as it was signed is not removed either, however old.
+func TestPruneNothingChanged(t *testing.T) {
+	dir, key := logDir(t), newKey(t)
+	synctest.Test(t, func(t *testing.T) {
+		opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 20 << 10, Keep: 100 * 24 * time.Hour}
+		l := open(t, opts)
+		fillTo(t, l, opts, 3)
+		time.Sleep(200 * 24 * time.Hour)
+		fillTo(t, l, opts, 4)
+		shut(t, l)
+		im := read(t, dir)
+		im.with("000001.jsonl", bytes.Replace(im["000001.jsonl"], []byte("alice"), []byte("malia"), 1)).write(t, dir)
+		l = openAsIs(t, opts)
+		dayByDay(t, l, 2)
+		shut(t, l)
+	})
+	after := read(t, dir)
+	if after["000001.jsonl"] == nil || after["pruned"] != nil {
+		t.Error("evidence was removed")
+	}
+	if rep, err := verify(t, dir, key); err == nil || rep.Problem.File != "000001.jsonl" || rep.Problem.Line != 1 {
+		t.Errorf("%+v", rep.Problem)
+	}
+}
+
+// prunable is a log that keeps 100 days: n segments from day 0, and one that
+// was begun much later.
+func prunable(t *testing.T, opts audit.Options, n int) *audit.Log {
+	t.Helper()
+	l := openAsIs(t, opts)
+	fillTo(t, l, opts, n)
+	time.Sleep(200 * 24 * time.Hour)
+	fillTo(t, l, opts, n+1) // the last of the old ones goes on
+	return l
+}
+
+// fillTo writes until the log has so many segments.
+func fillTo(t testing.TB, l *audit.Log, opts audit.Options, n int) {
+	t.Helper()
+	for {
+		plain, compressed := forms(t, opts.Dir)
+		if len(plain)+len(compressed) >= n {
+			return
+		}
+		put(t, l, 1, false)
+	}
+}
+
+// dayByDay lives with the log, with some entries each day.
+func dayByDay(t testing.TB, l *audit.Log, days int) {
+	t.Helper()
+	for range days {
+		for range 12 {
+			put(t, l, 1, true)
+			settle() // the entry that tells of it
+			settle()
+			time.Sleep(time.Hour)
+		}
+		time.Sleep(12*time.Hour - 12*22*time.Second)
+	}
+}
+
+// Segments go one a day once they are old, and what is left verifies at every
+// time.
+func TestPrune(t *testing.T) {
+	key := newKey(t)
+	dir := logDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 10 << 10, Keep: 100 * 24 * time.Hour}
+		l := prunable(t, opts, 4)
+		all := entriesOf(t, dir, audit.Query{})
+		before := head(t, dir, key)
+		for day := range 6 {
+			dayByDay(t, l, 1)
+			plain, compressed := forms(t, dir)
+			tidied(t, dir)
+			first := slices.Min(append(plain, compressed...))
+			// The fourth has newer entries as well.
+			if want := fmt.Sprintf("%06d.jsonl.zst", min(day+2, 4)); first != want {
+				t.Errorf("after %d days the first is %s, not %s", day+1, first, want)
+			}
+			rep, err := verify(t, dir, key)
+			if err != nil || rep.Pruned == 0 || rep.Entries-rep.Pruned != int64(bytes.Count(entriesOf(t, dir, audit.Query{}), []byte("\n"))) {
+				t.Errorf("day %d: %+v, %v", day, rep, err)
+			}
+			if rest := entriesOf(t, dir, audit.Query{}); !bytes.HasPrefix(rest, lineFrom(all, rep.Pruned)) {
+				t.Errorf("day %d: the entries are not those after %d", day, rep.Pruned)
+			}
+		}
+		said := entriesOf(t, dir, audit.Query{Event: []string{string(broker.EventLogPruned)}})
+		if n := bytes.Count(said, []byte("\n")); n != 3 || !bytes.Contains(said, []byte("kept from entry ")) {
+			t.Errorf("the log says %d times\n%s", n, said)
+		}
+		shut(t, l)
+		// An older head, of entries that are gone now, is still continued.
+		kept := filepath.Join(t.TempDir(), "kept")
+		os.WriteFile(kept, before, 0o600)
+		if rep, err := verifyAgainst(t, dir, key, kept); err != nil || rep.Against != 1 {
+			t.Errorf("against a head from before: %+v, %v", rep, err)
+		}
+		for _, lost := range []string{"", "hashes"} {
+			if lost != "" {
+				os.Remove(filepath.Join(dir, lost))
+			}
+			l = openAsIs(t, opts)
+			put(t, l, 1, true)
+			shut(t, l)
+			if rep, err := verify(t, dir, key); err != nil || rep.Unsigned != 0 {
+				t.Errorf("gone on without %q: %+v, %v", lost, rep, err)
+			}
+		}
+	})
+}
+
+// lineFrom returns lines without the first n.
+func lineFrom(lines []byte, n int64) []byte {
+	for range n {
+		lines = lines[bytes.IndexByte(lines, '\n')+1:]
+	}
+	return lines
+}
+
+// A wrong clock costs little: before a segment was written with it nothing,
+// then one segment a day.
+func TestPruneByAWrongClock(t *testing.T) {
+	key := newKey(t)
+	dir := logDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		wrong := time.Duration(0)
+		opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 200 << 10, Keep: 100 * 24 * time.Hour,
+			Now: func() time.Time { return time.Now().Add(wrong) }}
+		l := openAsIs(t, opts)
+		fillTo(t, l, opts, 6)
+		first := func() string {
+			plain, compressed := forms(t, dir)
+			return slices.Min(append(plain, compressed...))
+		}
+		wrong = 1000 * 24 * time.Hour
+		dayByDay(t, l, 3)
+		if first() != "000001.jsonl.zst" {
+			t.Error("pruned at once by a clock that was set forward")
+		}
+		fillTo(t, l, opts, 7)
+		dayByDay(t, l, 2)
+		if first() != "000003.jsonl.zst" {
+			t.Errorf("two days after a segment was begun by the wrong clock, the first is %s", first())
+		}
+		wrong = 0
+		dayByDay(t, l, 3)
+		if first() != "000003.jsonl.zst" {
+			t.Errorf("with the clock right again, the first is %s", first())
+		}
+		wrong = -1000 * 24 * time.Hour
+		dayByDay(t, l, 3)
+		if first() != "000003.jsonl.zst" {
+			t.Errorf("with the clock set back, the first is %s", first())
+		}
+		shut(t, l)
+		if _, err := verify(t, dir, key); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Whoever removes entries by hand cannot say that they were pruned.
+func TestPrunedByHand(t *testing.T) {
+	key := newKey(t)
+	dir := logDir(t)
+	var im image
+	synctest.Test(t, func(t *testing.T) {
+		opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 10 << 10, Keep: 100 * 24 * time.Hour}
+		l := prunable(t, opts, 4)
+		dayByDay(t, l, 2)
+		shut(t, l)
+		im = read(t, dir)
+	})
+	pruned := string(im["pruned"])
+	if im["000003.jsonl.zst"] == nil || im["000002.jsonl.zst"] != nil || strings.Count(pruned, "\n\n") != 2 {
+		t.Fatalf("not the log this test is about: %q", pruned)
+	}
+	at := strings.Index(pruned, "\n\n") + 2
+	flipped := func(i int) image {
+		b := []byte(pruned)
+		b[i] ^= 1
+		return im.with("pruned", b)
+	}
+	forged, err := audit.ForgePruned(dir, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		im   image
+		file string
+		what string
+	}{
+		"nothing":                        {im, "", ""},
+		"one more segment":               {im.with("000003.jsonl.zst", nil), "000004.jsonl", "missing"},
+		"one more segment, and its edge": {im.with("000003.jsonl.zst", nil).with("pruned", forged), "pruned", "no signed entry says that they were removed"},
+		"no edge":                        {im.with("pruned", nil), "000001.jsonl", "missing"},
+		"another size":                   {flipped(at), "", "is"},
+		"another hash":                   {flipped(at + 35), "pruned", ""},
+		"no edge, an empty file":         {im.with("pruned", []byte{}), "000001.jsonl", "missing"},
+		"half an edge":                   {im.with("pruned", []byte(pruned[:len(pruned)-1])), "pruned", "not as it was written"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := dirOf(t, tt.im)
+			rep, err := verify(t, dir, key)
+			if name == "nothing" {
+				if err != nil || rep.Pruned == 0 {
+					t.Errorf("%+v, %v", rep, err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(rep.Problem.File, tt.file) || !strings.Contains(rep.Problem.What, tt.what) {
+				t.Errorf("%+v", rep.Problem)
+			}
+			t.Log(rep.Problem)
+			l, err := audit.Open(t.Context(), audit.Options{Dir: dir})
+			if err == nil {
+				l.Close(t.Context())
+			} else if broker.CodeOf(err) != broker.CodeData {
+				t.Errorf("open: %v", err)
+			}
+		})
+	}
+}
