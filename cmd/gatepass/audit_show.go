@@ -179,6 +179,8 @@ func whatItSays(e *audit.Entry) string {
 		return "The log was mended when the daemon began" + why + "."
 	case broker.EventLogLinked:
 		return "From here on another key signs the log" + why + "."
+	case broker.EventLogPruned:
+		return "Old entries were about to be removed, as [audit] keep says" + why + "."
 	case broker.EventKeyAdded:
 		return upper(who) + " stored " + key + why + "."
 	case broker.EventKeyRotating:

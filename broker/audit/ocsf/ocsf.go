@@ -80,6 +80,7 @@ var kinds = map[broker.EventKind]kind{
 	broker.EventDaemonStopped:     {class: applicationLifecycle, activity: 4},
 	broker.EventLogRecovered:      {class: applicationLifecycle, activity: otherActivity, name: "Recover Log"},
 	broker.EventLogLinked:         {class: applicationLifecycle, activity: otherActivity, name: "Change Signing Key"},
+	broker.EventLogPruned:         {class: applicationLifecycle, activity: otherActivity, name: "Prune Log"},
 	broker.EventKeyAdded:          {class: entityManagement, activity: 1},
 	broker.EventKeyRotating:       {class: entityManagement, activity: 3, intent: true},
 	broker.EventKeyRotated:        {class: entityManagement, activity: 3},
