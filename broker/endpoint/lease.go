@@ -67,8 +67,11 @@ func (l *lease) open() (err error) {
 			return broker.Errorf(broker.CodeInternal, "lease %s: write the token for its SDKs: %w", l.Lease, err)
 		}
 	}
+	var http1 http.Protocols
+	http1.SetHTTP1(true) // what HTTP/2 keeps ready, for TLS alone, is a kilobyte
 	l.http = &http.Server{
 		Handler:        l,
+		Protocols:      &http1,
 		ReadTimeout:    l.server.patience,
 		IdleTimeout:    idleTimeout,
 		WriteTimeout:   writeTimeout,
