@@ -25,7 +25,7 @@ func paceHeap() {
 	})
 }
 
-func heapLimit(live uint64) int64 { return max(usualHeap, 3*int64(live)+usualHeap/2) }
+func heapLimit(live uint64) int64 { return max(usualHeap, 2*int64(live)+usualHeap/2) }
 
 // afterEachCollection calls f when a garbage collection has ended: an object
 // that nobody holds is found by each.
