@@ -17,6 +17,7 @@ import (
 
 	"gatepass/broker"
 	"gatepass/broker/audit"
+	"gatepass/broker/scope/scopetest"
 	"gatepass/broker/sts/ststest"
 	"gatepass/broker/wire"
 )
@@ -47,15 +48,26 @@ func BenchmarkCredentialProcess(b *testing.B) {
 // A lease from its beginning to its end, whole processes with the real daemon,
 // beside ssh-agent's own way to run a command: with a session that is there,
 // and against a daemon that answers at once, which leaves the client.
-func BenchmarkExec(b *testing.B) {
+func BenchmarkExec(b *testing.B) { benchmarkExec(b, newRealm(b)) }
+
+// The same where a systemd user manager makes a scope for each lease.
+func BenchmarkExecInAScope(b *testing.B) {
+	m := scopetest.Start(b, os.Getuid())
+	r := newRealm(b)
+	r.setenv("XDG_RUNTIME_DIR=" + m.RuntimeDir)
+	benchmarkExec(b, r)
+	out, err := r.command("gatepass", "exec", "deploy", "--", "cat", "/proc/self/cgroup").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "/gatepass-l-") {
+		b.Errorf("the leases had no scopes: %v: %s", err, out)
+	}
+}
+
+func benchmarkExec(b *testing.B, r *realm) {
 	if _, err := exec.LookPath("ssh-agent"); err != nil {
 		b.Skip("ssh-agent is not here to compare with")
 	}
-	r := newRealm(b)
 	r.write(b, ".config/gatepass/gatepass.toml", "keychain = \"file\"\n[aws]\nendpoint_url = \""+r.aws.URL+"\"\n[leases]\nsession = \"shared\"\n")
-	if out, err := r.command("gatepass", "daemon", "restart").CombinedOutput(); err != nil {
-		b.Fatalf("%v: %s", err, out)
-	}
+	r.restart(b)
 	h := newHome(b)
 	h.env["PATH"] = os.Getenv("PATH")
 	h.serveLease(exampleLease())
@@ -162,9 +174,7 @@ func BenchmarkColdCrowd(b *testing.B) {
 	var after time.Duration
 	calls := 0
 	for b.Loop() {
-		if out, err := r.command("gatepass", "daemon", "restart").CombinedOutput(); err != nil {
-			b.Fatalf("%v: %s", err, out)
-		}
+		r.restart(b)
 		r.aws.Faults().Clear()
 		r.aws.Faults().Add(ststest.Fault{Action: "AssumeRole", Delay: latency})
 		before := r.aws.Count("AssumeRole")
@@ -231,16 +241,8 @@ func BenchmarkHandOuts(b *testing.B) {
 				return
 			}
 			defer conn.Close()
-			answers := bufio.NewReader(conn)
-			for left.Add(-1) >= 0 {
-				if _, err := conn.Write(request); err != nil {
-					b.Error(err)
-					return
-				}
-				if err := skipAnswer(answers); err != nil {
-					b.Error(err)
-					return
-				}
+			if err := askOn(conn, request, &left); err != nil {
+				b.Error(err)
 			}
 		})
 	}
@@ -250,6 +252,21 @@ func BenchmarkHandOuts(b *testing.B) {
 	b.ReportMetric(float64(cpuTicks(b, pid)-cpu)*1e4/float64(b.N), "daemon-µs/op")
 	b.ReportMetric(idle, "idle-MiB")
 	b.ReportMetric(residentMiB(b, pid), "resident-MiB")
+}
+
+// askOn sends a request on a connection while there are any left, and waits for
+// each answer.
+func askOn(conn net.Conn, request []byte, left *atomic.Int64) error {
+	answers := bufio.NewReader(conn)
+	for left.Add(-1) >= 0 {
+		if _, err := conn.Write(request); err != nil {
+			return err
+		}
+		if err := skipAnswer(answers); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // skipAnswer reads a 200 and its body, at the least cost.

@@ -61,7 +61,7 @@ func overhear(t *testing.T, program string) (pinentry, told string) {
 	return pinentry, told
 }
 
-func (r *realm) restart(t *testing.T) {
+func (r *realm) restart(t testing.TB) {
 	t.Helper()
 	if out, err := r.command("gatepass", "daemon", "restart").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 	case "gatepassd":
 		fakeDaemonMain()
 		return
+	case bareEndpointName:
+		bareEndpointMain()
+		return
 	}
 	time.Local = time.UTC // what is shown as local time is compared
 	status := m.Run()
