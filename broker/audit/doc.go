@@ -18,7 +18,8 @@
 //	hashes          the tree's hashes; derived, and never trusted
 //	anchored        the checkpoint that last left this machine, and when
 //	lock            held (flock) by the daemon that writes; its first line is
-//	                the path of the socket it listens on
+//	                the path of the socket it listens on, its second an id
+//	                of this run of the daemon
 //
 // Others may lie there and are not part of the log: *.tmp is an unfinished
 // file, and NNNNNN.cut-SEQ what was cut out of a segment after a crash, where

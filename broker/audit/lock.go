@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -27,28 +28,56 @@ func (e *ErrLocked) Error() string {
 	return fmt.Sprintf("the audit log %s is held by the gatepassd at %s", e.Dir, e.Socket)
 }
 
-// LockHolder returns the socket of the daemon that holds the log in dir, and
-// whether one does. A name that a dead daemon left behind is not reported.
-func LockHolder(dir string) (socket string, held bool, err error) {
+// A Holder is a daemon that holds a log.
+type Holder struct {
+	Socket string // where it listens; "" when it has not said yet
+	Run    string // tells its run from any other; "" of one that does not say
+}
+
+// LockHolder returns the daemon that holds the log in dir, and whether one
+// does. What a dead daemon left behind is not reported.
+func LockHolder(dir string) (h Holder, held bool, err error) {
 	f, err := os.Open(filepath.Join(dir, lockName))
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", false, nil
+		return Holder{}, false, nil
 	}
 	if err != nil {
-		return "", false, fmt.Errorf("read who holds the audit log: %w", err)
+		return Holder{}, false, fmt.Errorf("read who holds the audit log: %w", err)
 	}
 	// Closing lets go of the shared lock, if we got it.
 	defer f.Close()
 	free, err := lockFile(f, false)
 	if err != nil || free {
-		return "", false, err
+		return Holder{}, false, err
 	}
-	socket, err = lockContent(f)
-	return socket, true, err
+	h, err = lockContent(f)
+	return h, true, err
 }
 
-// acquireLock takes the lock and writes socket into it. The lock goes with
-// the file, however the process ends.
+// releaseLook is how often [AwaitRelease] looks.
+const releaseLook = 20 * time.Millisecond
+
+// AwaitRelease returns when h no longer holds the log in dir, which is the
+// last that a daemon does, or with the error of ctx. It tells processes that
+// it cannot see, in another PID namespace.
+func AwaitRelease(ctx context.Context, dir string, h Holder) error {
+	ticks := time.NewTicker(releaseLook)
+	defer ticks.Stop()
+	for {
+		now, held, err := LockHolder(dir)
+		if err != nil || !held || now != h {
+			return err
+		}
+		select {
+		case <-ticks.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// acquireLock takes the lock and writes into it socket and, on a line of its
+// own, an id of this run. The lock goes with the file, however the process ends.
 func acquireLock(ctx context.Context, dir, socket string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -71,7 +100,7 @@ func acquireLock(ctx context.Context, dir, socket string) (*os.File, error) {
 			if err != nil {
 				return nil, err
 			}
-			return nil, &ErrLocked{Dir: dir, Socket: holder}
+			return nil, &ErrLocked{Dir: dir, Socket: holder.Socket}
 		}
 		select {
 		case <-time.After(5 * time.Millisecond):
@@ -80,9 +109,9 @@ func acquireLock(ctx context.Context, dir, socket string) (*os.File, error) {
 			return nil, ctx.Err()
 		}
 	}
-	line := []byte(socket + "\n")
-	if _, err = f.WriteAt(line, 0); err == nil {
-		err = f.Truncate(int64(len(line)))
+	lines := []byte(socket + "\n" + rand.Text() + "\n")
+	if _, err = f.WriteAt(lines, 0); err == nil {
+		err = f.Truncate(int64(len(lines)))
 	}
 	if err != nil {
 		f.Close()
@@ -91,11 +120,12 @@ func acquireLock(ctx context.Context, dir, socket string) (*os.File, error) {
 	return f, nil
 }
 
-func lockContent(f *os.File) (string, error) {
+func lockContent(f *os.File) (Holder, error) {
 	b, err := io.ReadAll(io.NewSectionReader(f, 0, 4096))
 	if err != nil {
-		return "", fmt.Errorf("read who holds the audit log: %w", err)
+		return Holder{}, fmt.Errorf("read who holds the audit log: %w", err)
 	}
-	line, _, _ := strings.Cut(string(b), "\n")
-	return line, nil
+	socket, rest, _ := strings.Cut(string(b), "\n")
+	run, _, _ := strings.Cut(rest, "\n")
+	return Holder{Socket: socket, Run: run}, nil
 }

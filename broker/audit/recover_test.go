@@ -2,12 +2,14 @@ package audit_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"gatepass/broker"
 	"gatepass/broker/audit"
@@ -167,7 +169,7 @@ func TestLock(t *testing.T) {
 		t.Errorf("no log: %v, %v", held, err)
 	}
 	l := open(t, audit.Options{Dir: dir, Socket: "/run/user/1000/gatepass/gatepass.sock"})
-	if s, held, err := audit.LockHolder(dir); s != "/run/user/1000/gatepass/gatepass.sock" || !held || err != nil {
+	if s, held, err := audit.LockHolder(dir); s.Socket != "/run/user/1000/gatepass/gatepass.sock" || !held || err != nil {
 		t.Errorf("while it is held: %q, %v, %v", s, held, err)
 	}
 	_, err := audit.Open(t.Context(), audit.Options{Dir: dir, Socket: "/other"})
@@ -175,12 +177,33 @@ func TestLock(t *testing.T) {
 	if !ok || locked.Socket != "/run/user/1000/gatepass/gatepass.sock" {
 		t.Errorf("a second daemon: %v", err)
 	}
-	if s, held, _ := audit.LockHolder(dir); s != "/run/user/1000/gatepass/gatepass.sock" || !held {
+	if s, held, _ := audit.LockHolder(dir); s.Socket != "/run/user/1000/gatepass/gatepass.sock" || !held {
 		t.Errorf("after a second daemon: %q, %v", s, held)
 	}
 	shut(t, l)
 	if _, held, err := audit.LockHolder(dir); held || err != nil {
 		t.Errorf("after Close: %v, %v", held, err)
+	}
+	// A hold is over when its holder has let go, though another at the same
+	// socket has it already, and not before.
+	l = open(t, audit.Options{Dir: dir, Socket: "/same"})
+	first, _, err := audit.LockHolder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := audit.AwaitRelease(ended, dir, first); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("while it is held: %v", err)
+	}
+	shut(t, l)
+	l = open(t, audit.Options{Dir: dir, Socket: "/same"})
+	if err := audit.AwaitRelease(t.Context(), dir, first); err != nil {
+		t.Errorf("while another holds it: %v", err)
+	}
+	shut(t, l)
+	if err := audit.AwaitRelease(t.Context(), dir, first); err != nil {
+		t.Errorf("while nobody holds it: %v", err)
 	}
 	// Who looks does not keep a daemon out, nor do many who look at once.
 	stop := make(chan struct{})

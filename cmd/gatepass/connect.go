@@ -51,10 +51,10 @@ func (c *client) askRunning(call func(*wire.Client) error) (socket string, err e
 		return socket, err
 	}
 	other, held, _ := audit.LockHolder(broker.PathsFor(c.getenv, home).AuditDir)
-	if !held || other == "" || other == socket {
+	if !held || other.Socket == "" || other.Socket == socket {
 		return socket, err
 	}
-	return socket, call(&wire.Client{Socket: other})
+	return socket, call(&wire.Client{Socket: other.Socket})
 }
 
 // askNow is askRunning for what the daemon answers without waiting for AWS or

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"gatepass/broker"
+	"gatepass/broker/audit"
 	"gatepass/broker/wire"
 )
 
@@ -140,7 +140,9 @@ func (c *client) daemonStop(ctx *cli.Context) error {
 // there was one.
 func (c *client) stop(ctx *cli.Context) (running bool, err error) {
 	var stopped wire.StopResponse
+	gone := func(context.Context) error { return nil }
 	_, err = c.askNow(ctx.Context, func(ctx context.Context, d *wire.Client) error {
+		gone = c.awaitGone(d.Socket, &stopped)
 		return d.Call(ctx, "POST", wire.PathStop, struct{}{}, &stopped)
 	})
 	if errors.Is(err, wire.ErrNoDaemon) {
@@ -149,17 +151,39 @@ func (c *client) stop(ctx *cli.Context) (running bool, err error) {
 	if err != nil {
 		return true, err
 	}
-	if stopped.PID <= 0 || stopped.PID == os.Getpid() {
-		return true, broker.Errorf(broker.CodeData, "the daemon's answer names no process")
-	}
-	gone, err := waitGone(stopped.PID, stopTimeout)
-	if err == nil && !gone {
+	wait, cancel := context.WithTimeout(ctx.Context, stopTimeout)
+	defer cancel()
+	if err = gone(wait); errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("it still runs after %s", stopTimeout)
 	}
 	if err != nil {
 		return true, broker.Errorf(broker.CodeDaemonUnreachable, "stop the daemon, process %d: %w", stopped.PID, err)
 	}
 	return true, nil
+}
+
+// awaitGone returns what waits until the daemon at socket is gone, as it is
+// known before it is told to stop: that it has let go of the audit log or,
+// where it holds another one than this client's, that it answers no more. Its
+// process is not asked about: the number may be one of another PID namespace.
+func (c *client) awaitGone(socket string, stopped *wire.StopResponse) func(context.Context) error {
+	if home, err := c.home(); err == nil {
+		dir := broker.PathsFor(c.getenv, home).AuditDir
+		if holder, held, err := audit.LockHolder(dir); err == nil && held && holder.Socket == socket {
+			return func(ctx context.Context) error { return audit.AwaitRelease(ctx, dir, holder) }
+		}
+	}
+	return func(ctx context.Context) error {
+		d := wire.Client{Socket: socket}
+		for ; ; time.Sleep(20 * time.Millisecond) {
+			switch now, err := d.Status(ctx); {
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case errors.Is(err, wire.ErrNoDaemon), err == nil && now.Daemon.PID != stopped.PID:
+				return nil
+			}
+		}
+	}
 }
 
 func (c *client) daemonRestart(ctx *cli.Context) error {

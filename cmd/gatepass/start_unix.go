@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -80,21 +79,6 @@ func markListed(dir string) {
 	for _, e := range entries {
 		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
 			syscall.CloseOnExec(fd)
-		}
-	}
-}
-
-// pollGone waits for the end of a process that is not our child, where the
-// kernel does not tell.
-func pollGone(pid int, timeout time.Duration) (bool, error) {
-	for deadline := time.Now().Add(timeout); ; time.Sleep(20 * time.Millisecond) {
-		switch err := syscall.Kill(pid, 0); {
-		case errors.Is(err, syscall.ESRCH):
-			return true, nil
-		case err != nil:
-			return false, err
-		case time.Now().After(deadline):
-			return false, nil
 		}
 	}
 }
