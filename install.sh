@@ -201,6 +201,9 @@ demo() {
 		credential_process = $work/bin/gatepass credential-process deploy
 		region = eu-west-1
 		endpoint_url = $endpoint
+		[profile operator]
+		gatepass_key = alice
+		gatepass_role_arn = arn:aws:iam::111122223333:role/Operator
 	CONFIG
 
 	heading "2. A key goes in. It is proved with AWS first, then kept by the daemon, which starts by itself."
@@ -224,7 +227,11 @@ demo() {
 		show gatepass whoami deploy
 	fi
 
-	heading "5. The book: who asked, which process, which role. Each entry was written before the credentials left."
+	heading "5. A lease: a command that has one role, and no way to another."
+	show gatepass exec deploy -- gatepass status --prompt
+	if show gatepass exec deploy -- gatepass credential-process operator; then fail "a lease let in another profile."; fi
+
+	heading "6. The book: who asked, which process, which role. Each entry was written before the credentials left."
 	show gatepass audit list
 	show gatepass audit verify
 	show gatepass status

@@ -29,7 +29,7 @@ usage: gatepass status [--json | --watch | --prompt]
 
 examples:
   gatepass status
-  PS1='$(gatepass status --prompt) \$ '
+  PS1='${GATEPASS_LEASE:+$(gatepass status --prompt) }\$ '
 `
 
 func statusCommand(c *client) *cli.Command {
