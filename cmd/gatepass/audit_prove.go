@@ -66,13 +66,10 @@ func (c *client) auditProve(ctx *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if file == "" {
-		return c.write(proof)
-	}
-	if err := os.WriteFile(file, proof, 0o600); err != nil {
-		return broker.Errorf(broker.CodeConfig, "write the proof: %w", err)
-	}
-	return nil
+	return c.writeTo(file, func(w io.Writer) error {
+		_, err := w.Write(proof)
+		return err
+	})
 }
 
 const auditCheckProofHelp = `gatepass audit check-proof checks a proof that "gatepass audit prove" wrote, and
