@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 
 	"gatepass/broker"
 	"gatepass/broker/scope/scopetest"
@@ -260,6 +261,27 @@ func testScopes(t *testing.T, m *scopetest.Manager) {
 			defer trees.watcher.mu.Unlock()
 			return !slices.ContainsFunc(slices.Collect(maps.Values(trees.watcher.watches)), func(w *watch) bool { return w.scope })
 		})
+	})
+
+	t.Run("when it is empty, and the kernel does not tell", func(t *testing.T) {
+		trees := newTrees(t, config)
+		trees.watcher.scopeLook = time.Millisecond
+		f, scope := enclosed(t)
+		empty := make(chan bool, 1)
+		if _, err := trees.WatchEmpty(scope, func() { empty <- true }); err != nil {
+			t.Fatal(err)
+		}
+		trees.watcher.mu.Lock()
+		for _, w := range trees.watcher.watches {
+			if err := unix.EpollCtl(trees.watcher.epoll, unix.EPOLL_CTL_DEL, int(w.fd), nil); err != nil {
+				t.Error(err)
+			}
+		}
+		trees.watcher.mu.Unlock()
+		if err := trees.Signal(scope, f.ids["root"], "KILL"); err != nil {
+			t.Error(err)
+		}
+		receive(t, empty, "that it is empty")
 	})
 
 	t.Run("signals", func(t *testing.T) {

@@ -132,6 +132,7 @@ const (
 	maxBelow   = 1000                   // control groups in a scope; more, and its processes are not listed
 	maxGroups  = 256                    // control groups that are known by number
 	reapWait   = 100 * time.Millisecond // for a status that the kernel tells only of a reaped process
+	scopeLook  = 5 * time.Second        // at a scope whose end nobody has told
 	managerMax = 2 * time.Second        // for the user manager to make a scope
 )
 

@@ -23,6 +23,8 @@ type watcher struct {
 	done  chan struct{}   // closed when run has returned
 	calls sync.WaitGroup  // of what was given to Watch
 
+	scopeLook time.Duration // between looks at a scope
+
 	mu      sync.Mutex // held to change what follows
 	closed  bool
 	last    uint64
@@ -31,11 +33,12 @@ type watcher struct {
 
 // A watch is one process's or one scope's, until its end or stop.
 type watch struct {
+	key     uint64
 	id      broker.ProcessID
 	fd      pidfd // or cgroup.events of a scope
 	scope   bool
 	ended   func(broker.Exit)
-	late    *time.Timer // set while the process is a zombie whose status nobody tells yet
+	late    *time.Timer // set while the process is a zombie whose status nobody tells yet, and for a scope
 	stopped bool
 }
 
@@ -47,7 +50,7 @@ func newWatcher(p proc) (*watcher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch processes: %w", err)
 	}
-	w := &watcher{proc: p, epoll: fd, file: os.NewFile(uintptr(fd), "epoll"), done: make(chan struct{}), watches: make(map[uint64]*watch)}
+	w := &watcher{proc: p, scopeLook: scopeLook, epoll: fd, file: os.NewFile(uintptr(fd), "epoll"), done: make(chan struct{}), watches: make(map[uint64]*watch)}
 	if w.raw, err = w.file.SyscallConn(); err != nil {
 		w.file.Close()
 		return nil, fmt.Errorf("watch processes: %w", err)
@@ -93,11 +96,27 @@ func (w *watcher) watchScope(dir string, then func()) (stop func(), err error) {
 	}
 	// The kernel reports what has not been read from fd yet: the present state,
 	// then each change.
-	stop, err = w.add(&watch{fd: pidfd(fd), scope: true, ended: func(broker.Exit) { then() }}, unix.EPOLLPRI)
-	if err != nil {
+	x := &watch{fd: pidfd(fd), scope: true, ended: func(broker.Exit) { then() }}
+	if stop, err = w.add(x, unix.EPOLLPRI); err != nil {
 		return nil, fmt.Errorf("watch %s: %w", dir, err)
 	}
+	w.lookAgain(x)
 	return stop, nil
+}
+
+// lookAgain looks at a scope now and then. The kernel holds a change back that
+// comes within 10 ms of another, and forgets it if the scope is removed
+// meanwhile: the service manager may know of the last process's end without.
+func (w *watcher) lookAgain(x *watch) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.watches[x.key] != x { // it is over already
+		return
+	}
+	x.late = time.AfterFunc(w.scopeLook, func() {
+		w.look(x.key, unix.EPOLLPRI)
+		w.lookAgain(x)
+	})
 }
 
 // add takes over a descriptor, which is -1 when what is to be waited for has
@@ -113,6 +132,7 @@ func (w *watcher) add(x *watch, events uint32) (stop func(), err error) {
 	}
 	w.last++
 	key := w.last
+	x.key = key
 	w.watches[key] = x
 	if x.fd < 0 {
 		w.finishLocked(key, broker.Exit{})
