@@ -103,9 +103,9 @@ func load(b *testing.B, e sdkEndpoint, connections, n int) time.Duration {
 	return time.Since(start)
 }
 
-// bareEndpointName is the name under which this test's program is the server
-// of bareEndpoint.
 const bareEndpointName = "bare-endpoint"
+
+func init() { standIns[bareEndpointName] = bareEndpointMain }
 
 // bareEndpoint starts a server of credentials that are there.
 func bareEndpoint(b *testing.B) (sdkEndpoint, int) {

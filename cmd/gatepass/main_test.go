@@ -21,19 +21,14 @@ import (
 	"gatepass/broker/wire"
 )
 
-// TestMain lets the test binary stand in for both programs: under the name
-// gatepass it is the real command, under the name gatepassd a daemon that
+// standIns are the programs that the test binary stands in for, by the name
+// that it is called by: gatepass is the real command, gatepassd a daemon that
 // does as the file "mode" beside it says.
+var standIns = map[string]func(){"gatepass": main, "gatepassd": fakeDaemonMain}
+
 func TestMain(m *testing.M) {
-	switch filepath.Base(os.Args[0]) {
-	case "gatepass":
-		main()
-		return
-	case "gatepassd":
-		fakeDaemonMain()
-		return
-	case bareEndpointName:
-		bareEndpointMain()
+	if standIn := standIns[filepath.Base(os.Args[0])]; standIn != nil {
+		standIn()
 		return
 	}
 	time.Local = time.UTC // what is shown as local time is compared
