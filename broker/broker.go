@@ -79,7 +79,8 @@ type Broker struct {
 	keyChanges chan struct{}
 	notes      *keyNotes
 
-	refusal atomic.Pointer[Refusal]
+	refusal  atomic.Pointer[Refusal]
+	keychain atomic.Pointer[keychainLook] // the last
 }
 
 // New returns a Broker that serves nothing from before: sessions live in

@@ -203,12 +203,13 @@ func (f fakeProfiles) Resolve(files profiles.Files, name string) (*profiles.Chai
 
 // fakeKeys is a keychain. err, when set, is what every call fails with.
 type fakeKeys struct {
-	mu    sync.Mutex
-	keys  map[string]broker.Key
-	err   error
-	lists int
-	lose  func(broker.Key) broker.Key // what becomes of a key that is put; nil changes nothing
-	read  []broker.Secret             // every secret that was handed to the broker
+	mu     sync.Mutex
+	keys   map[string]broker.Key
+	err    error
+	lists  int
+	probes int
+	lose   func(broker.Key) broker.Key // what becomes of a key that is put; nil changes nothing
+	read   []broker.Secret             // every secret that was handed to the broker
 }
 
 func (f *fakeKeys) Keys(context.Context) ([]broker.KeyInfo, error) {
@@ -261,7 +262,7 @@ func (f *fakeKeys) RemoveKey(_ context.Context, name string) error {
 }
 
 func (f *fakeKeys) Backend() string             { return "fake" }
-func (f *fakeKeys) Probe(context.Context) error { return f.err }
+func (f *fakeKeys) Probe(context.Context) error { f.probes++; return f.err }
 
 // fakeSTS gives sessions. What inCall was given runs inside each call.
 type fakeSTS struct {

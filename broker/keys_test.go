@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -225,6 +226,34 @@ func TestUnreadableKeychainIsNotAnEmptyOne(t *testing.T) {
 		if st, err := w.Status(t.Context()); err != nil || st.Keychain.State != "keychain_timeout" {
 			t.Errorf("status says %+v, %v", st.Keychain, err)
 		}
+	})
+}
+
+// Who looks again and again has the keychain asked now and then alone, and who
+// looks once sees it as it is.
+func TestGlance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		look := func(look func(context.Context) (broker.Status, error), probes int, state string) {
+			t.Helper()
+			st, err := look(t.Context())
+			if err != nil || w.keys.probes != probes || st.Keychain.State != state || st.Daemon.PID != 42 {
+				t.Errorf("after %d probes, not %d: %+v, %v", w.keys.probes, probes, st, err)
+			}
+		}
+		for range 5 {
+			look(w.Glance, 1, "ok")
+		}
+		w.keys.err = broker.Errorf(broker.CodeKeychainLocked, "locked")
+		look(w.Glance, 1, "ok")
+		look(w.Status, 2, "keychain_locked")
+		look(w.Glance, 2, "keychain_locked")
+		w.keys.err = nil
+		w.slept = 29 * time.Second
+		look(w.Glance, 2, "keychain_locked")
+		w.slept = 30 * time.Second
+		look(w.Glance, 3, "ok")
+		look(w.Status, 4, "ok")
 	})
 }
 

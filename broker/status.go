@@ -43,9 +43,32 @@ func (b *Broker) Close(ctx context.Context, reason string) error {
 // Status tells the state of the daemon, the keychain, the log and the
 // sessions. It never prompts.
 func (b *Broker) Status(ctx context.Context) (Status, error) {
+	return b.status(b.keychainState(ctx))
+}
+
+// Glance is Status for who looks again and again: what it says of the keychain
+// may be half a minute old, since each look costs a process.
+func (b *Broker) Glance(ctx context.Context) (Status, error) {
+	if last := b.keychain.Load(); last != nil && b.cfg.Clock.Boot()-last.at < glanceAge {
+		return b.status(last.state)
+	}
+	return b.Status(ctx)
+}
+
+// glanceAge is how old what is said of the keychain may be at a glance.
+const glanceAge = 30 * time.Second
+
+// A keychainLook is how the keychain was, and when, by the clock that counts
+// from boot.
+type keychainLook struct {
+	state KeychainStatus
+	at    time.Duration
+}
+
+func (b *Broker) status(keychain KeychainStatus) (Status, error) {
 	st := Status{
 		Daemon:      b.cfg.Daemon,
-		Keychain:    b.keychainState(ctx),
+		Keychain:    keychain,
 		Log:         b.cfg.Log.Status(),
 		Sessions:    []SessionStatus{},
 		Proofs:      []ProofStatus{},
@@ -98,6 +121,7 @@ func (b *Broker) keychainState(ctx context.Context) KeychainStatus {
 	if err := b.cfg.Keys.Probe(ctx); err != nil {
 		state.fail(err)
 	}
+	b.keychain.Store(&keychainLook{state, b.cfg.Clock.Boot()})
 	return state
 }
 

@@ -98,6 +98,12 @@ func (c *Client) Status(ctx context.Context) (s broker.Status, err error) {
 	return s, err
 }
 
+// Glance is Status for who asks again and again.
+func (c *Client) Glance(ctx context.Context) (s broker.Status, err error) {
+	err = c.Call(ctx, "GET", PathGlance, nil, &s)
+	return s, err
+}
+
 // OwnLease asks for the lease that the caller is in; the zero OwnLease is none.
 func (c *Client) OwnLease(ctx context.Context) (l OwnLease, err error) {
 	ans, err := c.call(ctx, "GET", PathLeaseOwn, nil)

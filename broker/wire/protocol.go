@@ -55,6 +55,7 @@ const (
 	PathCredentials    = "/v1/credentials"      // POST CredentialsRequest → the credential_process document
 	PathWhoAmI         = "/v1/whoami"           // POST CredentialsRequest, its profile optional → broker.IdentityDetail
 	PathStatus         = "/v1/status"           // GET → broker.Status
+	PathGlance         = "/v1/status/glance"    // GET → the same, its keychain as it was up to 30 s ago
 	PathKeys           = "/v1/keys"             // POST AddKeyRequest → broker.KeyInfo
 	PathKeysList       = "/v1/keys/list"        // POST ListKeysRequest → KeysResponse
 	PathKeysRotate     = "/v1/keys/rotate"      // POST RotateKeyRequest → broker.Rotated

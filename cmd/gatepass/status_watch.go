@@ -12,8 +12,7 @@ import (
 	"gatepass/broker/wire"
 )
 
-// watchEvery is how often a page that is watched is made anew. To look at the
-// keychain costs the daemon a process.
+// watchEvery is how often a page that is watched is made anew.
 const watchEvery = 2 * time.Second
 
 // A look is what the daemon said, or why it did not.
@@ -78,7 +77,7 @@ func (c *client) watch(ctx context.Context) error {
 
 func (c *client) lookAt(ctx context.Context) (l look) {
 	_, err := c.askNow(ctx, func(ctx context.Context, d *wire.Client) (err error) {
-		l.status, err = d.Status(ctx)
+		l.status, err = d.Glance(ctx)
 		return err
 	})
 	if l.err = err; errors.Is(err, wire.ErrNoDaemon) {

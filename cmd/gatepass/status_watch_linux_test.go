@@ -19,7 +19,7 @@ func watching(t *testing.T, st *broker.Status) (*home, *pty) {
 	h, gatepass := newLeaseHome(t)
 	h.env["TERM"] = "xterm"
 	h.serve(map[string]func([]byte) (int, map[string]string, string){
-		"GET " + wire.PathStatus: func([]byte) (int, map[string]string, string) { return 200, nil, jsonOf(t, st) },
+		"GET " + wire.PathGlance: func([]byte) (int, map[string]string, string) { return 200, nil, jsonOf(t, st) },
 	})
 	p := startPTY(t, exec.Command(gatepass, "status", "--watch"), true, h.environ()...)
 	p.resize(80, 24)

@@ -273,6 +273,9 @@ func TestAnswers(t *testing.T) {
 	if by := h.broker.callers[n+1]; by.Via != "keys" {
 		t.Errorf("imported via %q", by.Via)
 	}
+	if s, err := c.Glance(ctx); err != nil || s.Daemon.Version != "test" || h.broker.asked[len(h.broker.asked)-1] != "glance" {
+		t.Errorf("Glance = %+v, %v", s, err)
+	}
 	var stopped wire.StopResponse
 	if err := c.Call(ctx, "POST", wire.PathStop, struct{}{}, &stopped); err != nil || stopped.PID != os.Getpid() {
 		t.Errorf("stop: %+v, %v", stopped, err)

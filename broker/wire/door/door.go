@@ -51,6 +51,7 @@ type Broker interface {
 	ImportKey(ctx context.Context, caller broker.Caller, at broker.AWSVault, name, region string, how broker.Reachable) (broker.ImportedKey, error)
 	RemoveImported(ctx context.Context, caller broker.Caller, at broker.AWSVault, name string, how broker.Reachable) error
 	Status(context.Context) (broker.Status, error)
+	Glance(context.Context) (broker.Status, error)
 	ListProfiles(context.Context, broker.Caller, profiles.Files) (broker.ProfileList, error)
 	ShowProfile(ctx context.Context, caller broker.Caller, files profiles.Files, name string) (broker.ProfileDetail, error)
 	Begin(context.Context, broker.Caller, broker.LeaseRequest) (broker.LeaseGrant, error)
@@ -158,6 +159,7 @@ var routes = map[string]map[string]func(*Server, *request) (any, error){
 	wire.PathCredentials:    {"POST": (*Server).credentials},
 	wire.PathWhoAmI:         {"POST": (*Server).whoAmI},
 	wire.PathStatus:         {"GET": (*Server).status},
+	wire.PathGlance:         {"GET": (*Server).glance},
 	wire.PathKeys:           {"POST": (*Server).addKey},
 	wire.PathKeysList:       {"POST": (*Server).keys},
 	wire.PathKeysRotate:     {"POST": (*Server).rotateKey},
@@ -216,6 +218,8 @@ func (s *Server) whoAmI(r *request) (any, error) {
 }
 
 func (s *Server) status(r *request) (any, error) { return s.cfg.Broker.Status(r.ctx) }
+
+func (s *Server) glance(r *request) (any, error) { return s.cfg.Broker.Glance(r.ctx) }
 
 func (s *Server) keys(r *request) (any, error) {
 	var in wire.ListKeysRequest

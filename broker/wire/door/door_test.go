@@ -102,6 +102,11 @@ func (f *fakeBroker) Status(context.Context) (broker.Status, error) {
 	return broker.Status{Daemon: broker.DaemonStatus{PID: 1, Version: "test"}}, nil
 }
 
+func (f *fakeBroker) Glance(context.Context) (broker.Status, error) {
+	f.note(broker.Caller{}, "glance")
+	return broker.Status{Daemon: broker.DaemonStatus{PID: 1, Version: "test"}}, nil
+}
+
 func (f *fakeBroker) ListProfiles(_ context.Context, c broker.Caller, files profiles.Files) (broker.ProfileList, error) {
 	f.note(c, files)
 	return broker.ProfileList{Profiles: []broker.ProfileInfo{}}, nil
