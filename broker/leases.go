@@ -322,7 +322,7 @@ func (b *Broker) LeaseCredentials(ctx context.Context, id string, caller Caller)
 	if p := caller.Profile; p != "" && p != "default" && p != l.Profiles[0] {
 		return Grant{}, b.refuse(ctx, caller, &query{profile: p, lease: l.ID}, "",
 			Errorf(CodeDenied, "process %d (%s) has AWS_PROFILE=%s, and the endpoint of lease %s is for %s", caller.PID, caller.Program, shellWord(p), l.ID, l.Profiles[0]).
-				WithHint("why that profile is not served says: gatepass credential-process %s", shellWord(p)))
+				WithHint("unset AWS_PROFILE, or from outside: gatepass exec %s", shellWord(p)))
 	}
 	return b.serve(ctx, caller, l, req)
 }
