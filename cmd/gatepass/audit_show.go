@@ -19,8 +19,8 @@ end of its lease.
 
 usage: gatepass audit show NUMBER [--json]
 
-NUMBER is the entry's number in the log (its "seq"), as audit trace shows it.
-One that the log does not have is exit code 78.
+NUMBER is the entry's, as audit list and audit trace show it ("seq" in JSON). One
+that the log does not have is exit code 78.
 
   --json          the entry as it is stored, and the stories of its session and
                   its lease
@@ -212,9 +212,9 @@ func whatItSays(e *audit.Entry) string {
 	case broker.EventCredentialsServed:
 		return upper(who) + " got " + session + of + "."
 	case broker.EventRequestDenied:
-		return upper(who) + " asked for a session" + of + " and was refused: " + errorText(e.Error) + "."
+		return upper(who) + " asked for a session" + of + " and was refused: " + errorMessage(e.Error) + "."
 	case broker.EventRequestFailed:
-		return upper(who) + " asked for a session" + of + " and got nothing: " + errorText(e.Error) + "."
+		return upper(who) + " asked for a session" + of + " and got nothing: " + errorMessage(e.Error) + "."
 	}
 	return upper(string(e.Kind)) + ", by " + who + why + "."
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -21,12 +22,14 @@ type table struct {
 
 	held             []audit.Entry // until the columns fit them
 	profile, program int           // widths of columns, 0 until they are known
+	seq              int           // of that of their numbers
 }
 
 const (
 	eventWidth  = 18 // "credentials.served"
 	usualWidth  = 14 // of a profile's name, and a program's
 	widestShown = 40 // of either
+	usualSeq    = 6  // of an entry's number
 	rowsToFit   = 100
 )
 
@@ -46,11 +49,11 @@ func (t *table) add(e audit.Entry) []byte {
 func (t *table) flush() []byte {
 	var b bytes.Buffer
 	if t.profile == 0 && len(t.held) > 0 {
-		t.profile, t.program = usualWidth, usualWidth
+		t.profile, t.program, t.seq = usualWidth, usualWidth, usualSeq
 		if !t.live {
 			t.fit()
 		}
-		b.WriteString(t.palette.bold(t.columns("TIME", "EVENT", "PROFILE", "PROGRAM", "WHAT")) + "\n")
+		b.WriteString(t.palette.bold(t.columns("TIME", "ENTRY", "EVENT", "PROFILE", "PROGRAM", "WHAT")) + "\n")
 	}
 	for _, e := range t.held {
 		b.Write(t.row(e))
@@ -60,10 +63,11 @@ func (t *table) flush() []byte {
 }
 
 // fit makes the columns as wide as the entries that are held need. On a
-// terminal they leave room for "s-7f3k2m9qxd until 11:00".
+// terminal they leave room for "s-7f3k2m9qxd".
 func (t *table) fit() {
-	t.profile, t.program = len("PROFILE"), len("PROGRAM")
+	t.profile, t.program, t.seq = len("PROFILE"), len("PROGRAM"), len("ENTRY")
 	for _, e := range t.held {
+		t.seq = max(t.seq, len(strconv.FormatInt(e.Seq, 10)))
 		t.profile = max(t.profile, utf8.RuneCountInString(printable(e.Profile)))
 		t.program = max(t.program, utf8.RuneCountInString(printable(t.programOf(e))))
 	}
@@ -72,8 +76,8 @@ func (t *table) fit() {
 		return
 	}
 	t.profile = min(t.profile, max(12, t.width/6))
-	rest := t.width - len("15:04:05  ") - eventWidth - len("  ") - t.profile - len("  ")
-	t.program = min(t.program, max(10, rest-len("  s-7f3k2m9qxd until 11:00")))
+	rest := t.width - len("15:04:05  ") - t.seq - len("  ") - eventWidth - len("  ") - t.profile - len("  ")
+	t.program = min(t.program, max(10, rest-len("  s-7f3k2m9qxd")))
 }
 
 // programOf is what stands for e's program. Of a path, the end tells more than
@@ -104,7 +108,7 @@ func (t *table) row(e audit.Entry) []byte {
 	if t.width == 0 && detail != "" {
 		what, detail = what+": "+detail, ""
 	}
-	line := t.columns(at, string(e.Kind), e.Profile, t.programOf(e), what)
+	line := t.columns(at, strconv.FormatInt(e.Seq, 10), string(e.Kind), e.Profile, t.programOf(e), what)
 	switch e.Outcome {
 	case broker.OutcomeDenied:
 		line = t.palette.red(line)
@@ -121,7 +125,7 @@ func (t *table) row(e audit.Entry) []byte {
 }
 
 // columns lays out one row.
-func (t *table) columns(at, event, profile, program, what string) string {
+func (t *table) columns(at, seq, event, profile, program, what string) string {
 	timeWidth := len("2006-01-02 15:04:05")
 	if t.width > 0 {
 		timeWidth = len("15:04:05")
@@ -133,12 +137,30 @@ func (t *table) columns(at, event, profile, program, what string) string {
 		}
 		return s + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(s))) + "  "
 	}
-	row := cell(at, timeWidth) + cell(event, eventWidth) + cell(profile, t.profile) + cell(program, t.program)
+	row := cell(at, timeWidth) + cell(seq, t.seq) + cell(event, eventWidth) + cell(profile, t.profile) + cell(program, t.program)
 	what = printable(what)
 	if t.width > 0 {
-		what = clip(what, max(8, t.width-utf8.RuneCountInString(row)))
+		what = fitting(what, max(8, t.width-utf8.RuneCountInString(row)))
 	}
 	return strings.TrimRight(row+what, " ")
+}
+
+// fitting shortens what [whatHappened] tells to n columns: whole parts go, from
+// the last, before one is cut.
+func fitting(what string, n int) string {
+	for utf8.RuneCountInString(what) > n {
+		parts := strings.TrimSuffix(what, ", …")
+		if i := strings.LastIndex(parts, ", "); i >= 0 {
+			what = parts[:i] + ", …"
+		} else if parts != what {
+			what = parts
+		} else if i := strings.Index(what, " until "); i >= 0 {
+			what = what[:i]
+		} else {
+			return clip(what, n)
+		}
+	}
+	return what
 }
 
 // whatHappened tells an entry in a few words, and what went wrong in full.

@@ -80,13 +80,13 @@ func logged(t *testing.T) (h *home, entries []string) {
 func TestAuditList(t *testing.T) {
 	h, entries := logged(t)
 	r := h.run("audit", "list")
-	want := `TIME                 EVENT               PROFILE                     PROGRAM                       WHAT
-2026-11-03 10:00:00  daemon.started
-2026-11-03 10:00:01  key.added                                       gatepass                      key work
-2026-11-03 10:00:02  session.issued      ops                         /opt/hashicorp/bin/terraform  s-7f3k2m until 11:00, key work, ticket 4711
-2026-11-03 10:00:03  credentials.served  ops                         terraform                     s-7f3k2m until 11:00
-2026-11-03 10:00:04  request.denied      a-profile-with-a-long-name  python3 \x1b[31mevil          aws_denied: assume role arn:aws:iam::111122223333:role/Admin: AWS refused: not authorized to perform sts:AssumeRole
-2026-11-03 10:00:05  request.failed      ops                         aws                           throttled: slow down
+	want := `TIME                 ENTRY  EVENT               PROFILE                     PROGRAM                       WHAT
+2026-11-03 10:00:00  0      daemon.started
+2026-11-03 10:00:01  1      key.added                                       gatepass                      key work
+2026-11-03 10:00:02  2      session.issued      ops                         /opt/hashicorp/bin/terraform  s-7f3k2m until 11:00, key work, ticket 4711
+2026-11-03 10:00:03  3      credentials.served  ops                         terraform                     s-7f3k2m until 11:00
+2026-11-03 10:00:04  4      request.denied      a-profile-with-a-long-name  python3 \x1b[31mevil          aws_denied: assume role arn:aws:iam::111122223333:role/Admin: AWS refused: not authorized to perform sts:AssumeRole
+2026-11-03 10:00:05  5      request.failed      ops                         aws                           throttled: slow down
 `
 	if r != (result{stdout: want}) {
 		t.Errorf("got %+v\nwant %s", r, want)
@@ -138,16 +138,16 @@ func TestAuditTableFitsATerminal(t *testing.T) {
 		got += string(tab.add(e))
 	}
 	got += string(tab.flush())
-	want := `TIME      EVENT               PROFILE        PROGRAM     WHAT
+	want := `TIME      ENTRY  EVENT               PROFILE        PROGRAM         WHAT
 2026-11-03 Tuesday
-10:00:00  daemon.started
-10:00:01  key.added                          gatepass    key work
-10:00:02  session.issued      ops            terraform   s-7f3k2m until 11:00, …
-10:00:03  credentials.served  ops            terraform   s-7f3k2m until 11:00
-10:00:04  request.denied      a-profile-wi…  python3 \…  aws_denied
+10:00:00  0      daemon.started
+10:00:01  1      key.added                          gatepass        key work
+10:00:02  2      session.issued      ops            terraform       s-7f3k2m
+10:00:03  3      credentials.served  ops            terraform       s-7f3k2m
+10:00:04  4      request.denied      a-profile-wi…  python3 \x1b[…  aws_denied
           assume role arn:aws:iam::111122223333:role/Admin: AWS refused: not
           authorized to perform sts:AssumeRole
-10:00:05  request.failed      ops            aws         throttled
+10:00:05  5      request.failed      ops            aws             throttled
           slow down
 `
 	if got != want {
@@ -287,6 +287,18 @@ func TestVerifiedSentence(t *testing.T) {
 		rep.Against, rep.Anchored = tt.against, tt.anchored
 		if got := verified(rep, "k"); got != want+tt.want {
 			t.Errorf("got  %q\nwant %q", got, want+tt.want)
+		}
+	}
+}
+
+func TestFitting(t *testing.T) {
+	const what = "s-7f3k2m until 11:00, key work, ticket 4711"
+	for n, want := range map[int]string{
+		50: what, 43: what, 42: "s-7f3k2m until 11:00, key work, …", 33: "s-7f3k2m until 11:00, key work, …", 32: "s-7f3k2m until 11:00, …",
+		23: "s-7f3k2m until 11:00, …", 22: "s-7f3k2m until 11:00", 19: "s-7f3k2m", 8: "s-7f3k2m", 7: "s-7f3k…",
+	} {
+		if got := fitting(what, n); got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
 		}
 	}
 }

@@ -222,12 +222,19 @@ func colon(text string) string {
 	return ": " + text
 }
 
-// errorText is what went wrong.
+// errorText is what went wrong, with its code.
 func errorText(e *broker.EventError) string {
 	if e == nil {
-		return "for a reason that was not recorded"
+		return errorMessage(e)
 	}
 	return fmt.Sprintf("%s: %s", e.Code, e.Message)
+}
+
+func errorMessage(e *broker.EventError) string {
+	if e == nil {
+		return "the log does not say why"
+	}
+	return e.Message
 }
 
 // recipientMoments tell of the processes that got credentials. Those that are

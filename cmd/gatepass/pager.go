@@ -53,8 +53,10 @@ func (c *client) pager() *pager {
 	if _, err := exec.LookPath(p.line); p.line == "" || p.line == "cat" || err != nil && !strings.ContainsAny(p.line, " \t\n$\"'`\\;&|<>()*?[#~=%") {
 		p.rows = 0
 	}
-	if c.getenv("LESS") == "" {
-		p.environ = append(p.environ, "LESS=FRX")
+	for name, value := range map[string]string{"LESS": "FRX", "LESSCHARSET": "utf-8"} { // which is what we write
+		if c.getenv(name) == "" {
+			p.environ = append(p.environ, name+"="+value)
+		}
 	}
 	return p
 }
