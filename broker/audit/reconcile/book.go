@@ -3,9 +3,7 @@ package reconcile
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"gatepass/broker"
@@ -45,13 +43,12 @@ const (
 	outcomeUnknown = "unknown"
 )
 
-// A Process is who was handed a session.
+// A Process is who was handed a session, in short: "gatepass audit trace" tells
+// all of it.
 type Process struct {
 	Program  string    `json:"program,omitempty"`
 	PID      int       `json:"pid,omitempty"`
 	Command  string    `json:"command,omitempty"`
-	TTY      string    `json:"tty,omitempty"`
-	Cwd      string    `json:"cwd,omitempty"`
 	Via      string    `json:"via,omitempty"`
 	Lease    string    `json:"lease,omitempty"`
 	Profile  string    `json:"profile,omitempty"`
@@ -69,8 +66,10 @@ const (
 	// callSlack is how long after session.requested STS may still be called:
 	// each call has 15 s, and a refused MFA code is asked for again.
 	callSlack = 5 * time.Minute
-	// mostRecipients bounds what is kept of one session.
-	mostRecipients = 256
+	// mostRecipients bounds what is kept of one session, mostCandidates what a
+	// finding has of them.
+	mostRecipients = 4096
+	mostCandidates = 16
 )
 
 // A keyChange is an entry about a long-term key, by which calls of IAM with it
@@ -213,9 +212,8 @@ func (b *book) readRecipients(ctx context.Context, dir string) error {
 	q := b.opts
 	q.Event = []string{string(broker.EventCredentialsServed)}
 	type who struct {
-		pid                                        int
-		program, command, via, lease, tty, profile string
-		reason                                     string
+		pid                             int
+		program, lease, profile, reason string
 	}
 	known := map[*Session]map[who]*Process{}
 	return b.entriesOf(ctx, dir, q, func(line audit.Line) error {
@@ -231,7 +229,7 @@ func (b *book) readRecipients(ctx context.Context, dir string) error {
 			return nil
 		}
 		p := processOf(&e)
-		key := who{p.PID, p.Program, p.Command, p.Via, p.Lease, p.TTY, p.Profile, p.Reason}
+		key := who{p.PID, p.Program, p.Lease, p.Profile, p.Reason}
 		if before := known[s][key]; before != nil {
 			before.Last = e.Time
 			before.Handouts++
@@ -250,23 +248,12 @@ func (b *book) readRecipients(ctx context.Context, dir string) error {
 	})
 }
 
-// processOf is the process that an entry names: the one that asked, or where
-// that is gatepass itself the nearest before it that is the program.
+// processOf is the process that an entry names.
 func processOf(e *audit.Entry) *Process {
 	p := &Process{Lease: e.Lease, Profile: e.Profile, Reason: e.Reason, First: e.Time, Last: e.Time, Handouts: 1, Seq: e.Seq}
-	c := e.Caller
-	if c == nil {
-		return p
-	}
-	p.Program, p.PID, p.Command, p.TTY, p.Cwd, p.Via = c.Program, c.PID, c.Command, c.TTY, c.Cwd, c.Via
-	if strings.TrimSuffix(filepath.Base(c.Exe), ".exe") != "gatepass" || c.Program == "" {
-		return p
-	}
-	at := slices.IndexFunc(c.Ancestors, func(a broker.Process) bool {
-		return a.Exe == c.Program || strings.Contains(a.Command, filepath.Base(c.Program))
-	})
-	if at >= 0 {
-		p.PID, p.Command = c.Ancestors[at].PID, c.Ancestors[at].Command
+	if e.Caller != nil {
+		asker := e.Caller.Asker()
+		p.Program, p.PID, p.Command, p.Via = e.Caller.Program, asker.PID, asker.Command, e.Caller.Via
 	}
 	return p
 }

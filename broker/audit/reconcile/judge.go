@@ -46,7 +46,7 @@ type Finding struct {
 	Why      string     `json:"why"`
 	Session  *Session   `json:"session,omitempty"`
 	By       []*Process `json:"by,omitempty"`   // who can have made the call; several are candidates
-	More     bool       `json:"more,omitempty"` // By is not all of them
+	More     bool       `json:"more,omitempty"` // By is not all of them, but those who had the session last before
 	// Past is who had the session, and cannot have made the call any more or
 	// not yet.
 	Past []*Process `json:"past,omitempty"`
@@ -288,6 +288,10 @@ func (f *facts) ofSession(e *Event, sessions []*Session, how string) Finding {
 		from, to := s.inLog(e.Time)
 		v.More = v.More || s.more
 		for _, p := range s.got {
+			// What whoami asks for stays in the daemon, which alone uses it then.
+			if (p.Via == "whoami") != (e.byBroker() && f.near(e)) {
+				continue
+			}
 			end, over := f.ended[p.Lease]
 			switch {
 			case p.First.After(to):
@@ -302,7 +306,7 @@ func (f *facts) ofSession(e *Event, sessions []*Session, how string) Finding {
 	}
 	s := v.Session
 	v.By = narrow(v.By, e)
-	if s.RoleARN == "" && e.byBroker() && len(v.By)+len(v.Past) > 0 { // of an MFA proof that is also served
+	if s.RoleARN == "" && e.byBroker() { // of an MFA proof that is also served
 		if why, known := f.housekeeping(e); known {
 			return Finding{Kind: KindBroker, Why: why, Session: s}
 		}
@@ -317,12 +321,17 @@ func (f *facts) ofSession(e *Event, sessions []*Session, how string) Finding {
 		v.Kind, v.Why = KindUnserved, how+"session "+s.ID+" was handed to nobody before then"
 		return v
 	case len(v.By) == 0:
+		v.Past = v.Past[:min(len(v.Past), mostCandidates)]
 		last := slices.MaxFunc(v.Past, func(a, b *Process) int { return f.ended[a.Lease].Compare(f.ended[b.Lease]) })
 		v.Kind = KindEnded
 		v.Why = fmt.Sprintf("%slease %s, which had session %s, ended at %s", how, last.Lease, s.ID, f.ended[last.Lease].UTC().Format("15:04:05Z"))
 		return v
 	}
 	v.Past = nil
+	if len(v.By) > mostCandidates {
+		slices.SortStableFunc(v.By, func(a, b *Process) int { return b.First.Compare(a.First) })
+		v.By, v.More = v.By[:mostCandidates], true
+	}
 	v.Kind, v.Why = KindProcess, how+"it alone had session "+s.ID
 	if len(v.By) > 1 || v.More {
 		v.Kind, v.Why = KindCandidates, how+"one of those who had session "+s.ID

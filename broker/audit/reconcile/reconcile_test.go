@@ -139,6 +139,11 @@ func TestAnomalies(t *testing.T) {
 		{"a session that nobody was handed", func(w *world, _, _ *session) {
 			w.use(w.mint("deploy", deploy, ""), "s3:ListBuckets")
 		}, map[reconcile.Kind]int64{reconcile.KindBroker: 1, reconcile.KindUnserved: 1}, "handed to nobody"},
+		{"a session that only whoami had", func(w *world, _, _ *session) {
+			s := w.mint("deploy", deploy, "")
+			w.whoami(s)
+			w.use(s, "s3:ListBuckets")
+		}, map[reconcile.Kind]int64{reconcile.KindBroker: 1, reconcile.KindUnserved: 1}, "handed to nobody"},
 		{"use after the lease's end", func(w *world, _, own *session) {
 			w.use(own, "s3:ListBuckets")
 		}, map[reconcile.Kind]int64{reconcile.KindEnded: 1}, "lease l-0000000001, which had session"},
@@ -258,7 +263,8 @@ func TestInOrder(t *testing.T) {
 			w.call(trailtest.Call{Action: "DeleteAccessKey", SubjectKeyID: fresh})
 		}, map[reconcile.Kind]int64{reconcile.KindBroker: 3}},
 		{"a role that a process assumes itself", func(w *world, shared, _ *session) {
-			c := w.call(trailtest.Call{Action: "AssumeRole", Principal: shared.arn(), AccessKeyID: shared.AccessKeyID, RoleARN: "arn:aws:iam::111122223333:role/Other", SessionName: "terraform"})
+			c := w.call(trailtest.Call{Action: "AssumeRole", Principal: shared.arn(), AccessKeyID: shared.AccessKeyID, UserAgent: trailtest.CLI,
+				RoleARN: "arn:aws:iam::111122223333:role/Other", SessionName: "terraform"})
 			w.trail.Use(trailtest.Use{Time: w.aws(), Call: "s3:ListBuckets", Principal: "arn:aws:sts::111122223333:assumed-role/Other/terraform", AccessKeyID: c.IssuedKeyID})
 		}, map[reconcile.Kind]int64{reconcile.KindCandidates: 2}},
 		{"a URL that was signed for others", func(w *world, shared, _ *session) {
@@ -271,6 +277,11 @@ func TestInOrder(t *testing.T) {
 				u.Console, u.AccessKeyID, u.Agent = true, "ASIAEXAMPLECONSOLE01", "Mozilla/5.0 (Windows NT 10.0)"
 			})
 		}, map[reconcile.Kind]int64{reconcile.KindCandidates: 1}},
+		{"whoami", func(w *world, shared, _ *session) {
+			w.whoami(shared)
+			w.call(trailtest.Call{Action: "GetCallerIdentity", Principal: shared.arn(), AccessKeyID: shared.AccessKeyID})
+			w.use(shared, "ec2:DescribeInstances") // not by whoami
+		}, map[reconcile.Kind]int64{reconcile.KindProcess: 1, reconcile.KindCandidates: 1}},
 		{"an event without an access key", func(w *world, shared, _ *session) {
 			w.use(shared, "ec2:DescribeInstances", func(u *trailtest.Use) { u.AccessKeyID = "" })
 		}, map[reconcile.Kind]int64{reconcile.KindCandidates: 1}},

@@ -153,6 +153,13 @@ func (w *world) serve(s *session, program string, pid int, reason string) {
 	w.record(e)
 }
 
+// whoami has the broker use s itself.
+func (w *world) whoami(s *session) {
+	e := w.event(broker.EventCredentialsServed, s)
+	e.Caller = &broker.Caller{PID: 9000, Program: "/usr/bin/zsh", Exe: "/usr/local/bin/gatepass", Command: "gatepass whoami", Via: "whoami", Resolved: true}
+	w.record(e)
+}
+
 // use calls AWS with s.
 func (w *world) use(s *session, call string, change ...func(*trailtest.Use)) {
 	u := trailtest.Use{Time: w.aws(), Call: call, Principal: s.arn(), AccessKeyID: s.AccessKeyID, Created: s.created}

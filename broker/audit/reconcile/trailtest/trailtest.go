@@ -16,6 +16,7 @@ package trailtest
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
@@ -34,6 +35,7 @@ type Call struct {
 	Action          string    `json:"action"`
 	Principal       string    `json:"principal"` // ARN of the caller
 	AccessKeyID     string    `json:"access_key_id"`
+	UserAgent       string    `json:"user_agent"` // "" for the daemon's
 	RoleARN         string    `json:"role_arn"`
 	SessionName     string    `json:"session_name"`
 	SourceIdentity  string    `json:"source_identity"`
@@ -114,10 +116,7 @@ func (t *Trail) Call(c Call) {
 	if !strings.HasPrefix(c.Action, "AssumeRole") && c.Action != "GetSessionToken" && c.Action != "GetCallerIdentity" {
 		service = "iam"
 	}
-	agent := t.Agent
-	if c.Action == "GetCallerIdentity" && strings.Contains(c.Principal, ":assumed-role/") {
-		agent = CLI
-	}
+	agent := cmp.Or(c.UserAgent, t.Agent)
 	u := Use{Time: c.Time, Call: service + ":" + c.Action, Principal: c.Principal, AccessKeyID: c.AccessKeyID, Agent: agent, ErrorCode: c.Code}
 	if c.Code == "AccessDenied" && service == "iam" {
 		u.ErrorCode = "AccessDeniedException"
@@ -200,17 +199,10 @@ func (t *Trail) add(u Use, account string, record map[string]any) {
 // record is the envelope of a call.
 func (t *Trail) record(u Use) map[string]any {
 	service, name, _ := strings.Cut(u.Call, ":")
-	region, address := u.Region, u.Address
-	if region == "" {
-		region = t.Region
-	}
+	region, address, agent := cmp.Or(u.Region, t.Region), cmp.Or(u.Address, t.Address), u.Agent
 	if service == "iam" {
 		region = "us-east-1"
 	}
-	if address == "" {
-		address = t.Address
-	}
-	agent := u.Agent
 	if u.InvokedBy != "" {
 		address, agent = u.InvokedBy, u.InvokedBy
 	}
