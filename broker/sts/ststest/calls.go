@@ -14,6 +14,7 @@ type Call struct {
 	Action          string            `json:"action"`    // "" when it is none that the sandbox has
 	Principal       string            `json:"principal"` // ARN of the caller, once authenticated
 	AccessKeyID     string            `json:"access_key_id"`
+	UserAgent       string            `json:"user_agent,omitempty"` // the first 256 bytes
 	RoleARN         string            `json:"role_arn,omitempty"`
 	SessionName     string            `json:"session_name,omitempty"`
 	SourceIdentity  string            `json:"source_identity,omitempty"`

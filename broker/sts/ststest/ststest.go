@@ -124,7 +124,8 @@ func (s *Sandbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.admin.ServeHTTP(w, r)
 		return
 	}
-	c := &Call{RequestID: newRequestID()}
+	agent := r.UserAgent()
+	c := &Call{RequestID: newRequestID(), UserAgent: agent[:min(len(agent), 256)]}
 	body, params, err := readParams(r)
 	var svc *service
 	var act action
