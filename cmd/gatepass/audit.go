@@ -16,6 +16,7 @@ usage: gatepass audit COMMAND
   show NUMBER     explain one entry
   trace ID        tell who got a session, from an access key id in CloudTrail
   stats           count entries by profile, program, outcome and day
+  reconcile       hold the log against CloudTrail: find what it does not explain
   export          write entries for other programs: json, csv, ocsf
   verify          prove that no entry was changed, moved or removed
   checkpoint      print the signed head, to be kept elsewhere
@@ -38,6 +39,7 @@ func auditCommand(c *client) *cli.Command {
 			auditListCommand(c),
 			auditShowCommand(c),
 			auditTraceCommand(c),
+			auditReconcileCommand(c),
 			auditStatsCommand(c),
 			auditExportCommand(c),
 			auditVerifyCommand(c),

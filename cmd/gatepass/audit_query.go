@@ -40,16 +40,24 @@ func entryFlags() []cli.Flag {
 	return flags
 }
 
+// sinceUntil is the time that --since and --until bound.
+func sinceUntil(ctx *cli.Context, now time.Time) (since, until time.Time, err error) {
+	if since, err = when("since", ctx.String("since"), now); err != nil {
+		return since, until, err
+	}
+	if until, err = when("until", ctx.String("until"), now); err != nil {
+		return since, until, err
+	}
+	if !since.IsZero() && !until.IsZero() && !since.Before(until) {
+		return since, until, usageOf(ctx, "--since is not before --until")
+	}
+	return since, until, nil
+}
+
 // entryQuery is what entryFlags select.
 func entryQuery(ctx *cli.Context, now time.Time) (q audit.Query, err error) {
-	if q.Since, err = when("since", ctx.String("since"), now); err != nil {
+	if q.Since, q.Until, err = sinceUntil(ctx, now); err != nil {
 		return q, err
-	}
-	if q.Until, err = when("until", ctx.String("until"), now); err != nil {
-		return q, err
-	}
-	if !q.Since.IsZero() && !q.Until.IsZero() && !q.Since.Before(q.Until) {
-		return q, usageOf(ctx, "--since is not before --until")
 	}
 	q.Event, q.Outcome, q.Profile = ctx.StringSlice("event"), ctx.StringSlice("outcome"), ctx.StringSlice("profile")
 	q.Role, q.Account, q.Key = ctx.StringSlice("role"), ctx.StringSlice("account"), ctx.StringSlice("key")

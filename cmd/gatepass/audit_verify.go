@@ -64,22 +64,31 @@ func (c *client) auditVerify(ctx *cli.Context) error {
 		}
 	}
 	name, _, _ := strings.Cut(key, "+")
-	switch p := found.Problem; {
-	case p != nil && p.Seq >= 0:
-		return broker.Errorf(broker.CodeData, "the audit log does not verify: entry %d is the first bad one: %s", p.Seq, p)
-	case p != nil && p.Signer != "":
-		return broker.Errorf(broker.CodeData, "the audit log does not verify: %s", p).
-			WithHint("if you lost the old signing key (another keychain, a keychain made anew), remove %s: the next daemon pins the new key, and entries before it are then vouched for by the old key alone; if you did not, somebody else signs", paths.AuditKey)
-	case p != nil:
-		return broker.Errorf(broker.CodeData, "the audit log does not verify: %s", p)
-	case found.Entries > 0 && found.Signed == 0:
-		return broker.Errorf(broker.CodeData, "the audit log does not verify: none of its %s is signed by %s", count(found.Entries, "entry", "entries"), name).
-			WithHint("is it the right key? the daemon signs within seconds, unless the keychain is locked: see gatepass status")
+	if err := notWhole(found, name, paths.AuditKey); err != nil {
+		return err
 	}
 	if ctx.Bool("json") {
 		return nil
 	}
 	return c.write([]byte(verified(found, name)))
+}
+
+// notWhole is why a log is not to be trusted, and nil where it is. key is the
+// name of the one to trust, pinned the file that it is usually pinned in.
+func notWhole(r audit.Report, key, pinned string) error {
+	switch p := r.Problem; {
+	case p != nil && p.Seq >= 0:
+		return broker.Errorf(broker.CodeData, "the audit log does not verify: entry %d is the first bad one: %s", p.Seq, p)
+	case p != nil && p.Signer != "":
+		return broker.Errorf(broker.CodeData, "the audit log does not verify: %s", p).
+			WithHint("if you lost the old signing key (another keychain, a keychain made anew), remove %s: the next daemon pins the new key, and entries before it are then vouched for by the old key alone; if you did not, somebody else signs", pinned)
+	case p != nil:
+		return broker.Errorf(broker.CodeData, "the audit log does not verify: %s", p)
+	case r.Entries > 0 && r.Signed == 0:
+		return broker.Errorf(broker.CodeData, "the audit log does not verify: none of its %s is signed by %s", count(r.Entries, "entry", "entries"), key).
+			WithHint("is it the right key? the daemon signs within seconds, unless the keychain is locked: see gatepass status")
+	}
+	return nil
 }
 
 // verified says that a log is whole, and how far that reaches.

@@ -47,6 +47,7 @@ const rootHelp = `usage: gatepass COMMAND [ARGUMENTS] [FLAGS]
   audit show NUMBER          explain one of its entries
   audit trace ID             tell who got a session
   audit stats                count hand-outs and refusals
+  audit reconcile FILE...    hold it against CloudTrail: find stolen keys
   audit export               write it for other programs: JSON, CSV, OCSF
   audit verify               prove that the audit log is whole
   audit checkpoint           print its signed head, to be kept elsewhere
@@ -65,8 +66,9 @@ example:
   gatepass export ops --format json
 `
 
-const exitCodesHelp = `gatepass exits with 0, or with a code that says why not (sysexits.h):
+const exitCodesHelp = `gatepass exits with 0, or with a code that says why not (64 to 78: sysexits.h):
 
+   1  audit reconcile: CloudTrail has events that the audit log does not explain
   64  the command line makes no sense
   65  bad data: an audit log or a proof that does not verify, a malformed file
   69  the daemon, AWS or the keychain cannot be reached

@@ -311,7 +311,9 @@ func TestUsageErrors(t *testing.T) {
 		"profiles", "profiles nonsense", "profiles list extra", "profiles list --nonsense", "profiles show", "profiles show a b",
 		"audit", "audit nonsense", "audit list extra", "audit verify extra", "audit list --since whenever",
 		"audit list --until whenever", "audit list --limit some",
-		"audit export extra", "audit export --format xml", "audit export --after -2", "audit export --after x", "audit export --since whenever", "daemon", "daemon start extra",
+		"audit export extra", "audit export --format xml", "audit export --after -2", "audit export --after x", "audit export --since whenever",
+		"audit reconcile", "audit reconcile x --since whenever", "audit reconcile x --known-address y", "audit reconcile x --no-verify --key k",
+		"daemon", "daemon start extra",
 		"daemon stop extra", "daemon restart extra", "daemon status extra", "version extra",
 		"help nonsense", "help -- -- keys", "help keys nonsense", "--nonsense", "--json status",
 	} {

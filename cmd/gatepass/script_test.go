@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"gatepass/broker/audit/reconcile/trailtest"
 )
 
 // TestScripts runs testdata/script/*.txtar against the real programs, each
@@ -32,6 +34,7 @@ import (
 //	fault JSON             tell the sandbox to misbehave; "fault off" ends it
 //	calls ACTION N         the sandbox was asked ACTION N times
 //	calls                  print what it was asked since the last time, a call a line
+//	trail DIR              write what it was asked since as CloudTrail's files
 //	exits N CMD...         CMD ends with status N
 //	key USER NAME          store the sandbox's key of USER as NAME
 //	many N CMD...          run CMD N times at once; each must succeed
@@ -54,6 +57,7 @@ func TestScripts(t *testing.T) {
 			"sandbox":    startSandbox,
 			"fault":      fault,
 			"calls":      calls,
+			"trail":      writeTrail,
 			"exits":      exits,
 			"key":        storeKey,
 			"many":       many,
@@ -288,24 +292,40 @@ func calls(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func printCalls(ts *testscript.TestScript) {
-	url := ts.Getenv("SANDBOX") + "/sandbox/calls"
-	resp, err := http.Get(url)
-	ts.Check(err)
-	defer resp.Body.Close()
 	var got struct {
 		Calls []json.RawMessage `json:"calls"`
 	}
-	ts.Check(json.NewDecoder(resp.Body).Decode(&got))
+	ts.Check(json.Unmarshal(takeCalls(ts), &got))
 	for _, call := range got.Calls {
 		var line bytes.Buffer
 		ts.Check(json.Compact(&line, call))
 		fmt.Fprintf(ts.Stdout(), "%s\n", line.Bytes())
 	}
+}
+
+// takeCalls returns the sandbox's record, and has it begin anew.
+func takeCalls(ts *testscript.TestScript) []byte {
+	url := ts.Getenv("SANDBOX") + "/sandbox/calls"
+	resp, err := http.Get(url)
+	ts.Check(err)
+	defer resp.Body.Close()
+	record, err := io.ReadAll(resp.Body)
+	ts.Check(err)
 	forget, err := http.NewRequest(http.MethodDelete, url, nil)
 	ts.Check(err)
 	done, err := http.DefaultClient.Do(forget)
 	ts.Check(err)
 	done.Body.Close()
+	return record
+}
+
+func writeTrail(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: trail DIR")
+	}
+	t := trailtest.New(uint64(len(args[0]))) // files of two directories differ in their names
+	ts.Check(t.Calls(takeCalls(ts)))
+	ts.Check(t.Write(ts.MkAbs(args[0])))
 }
 
 func storeKey(ts *testscript.TestScript, neg bool, args []string) {

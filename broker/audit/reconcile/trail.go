@@ -242,7 +242,7 @@ type recordReader struct {
 	dec  *json.Decoder
 }
 
-var errLong = fmt.Errorf("a record is longer than %d MiB", maxRecord>>20)
+var errLong = errors.New("a record is longer than 4 MiB")
 
 func (r *recordReader) Read(p []byte) (int, error) {
 	if r.left <= 0 {
