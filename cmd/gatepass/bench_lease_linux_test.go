@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -28,7 +29,7 @@ func BenchmarkLeaseHandOuts(b *testing.B) {
 	load(b, theirs, 32, 2000)
 	var us, them time.Duration
 	var ourCPU, theirCPU int
-	const round = 1000
+	const round = 5000
 	b.ResetTimer()
 	for left := b.N; left > 0; left -= round {
 		n := min(left, round)
@@ -157,6 +158,63 @@ func bareEndpointMain() {
 	go http.Serve(ln, mux)
 	fmt.Println(ln.Addr())
 	io.Copy(io.Discard, os.Stdin)
+}
+
+// What a fork storm inside one lease does to the hand-outs of another: 400
+// processes that wait there, and two that fork without end, which go on and
+// stand still in turns. x-quiet is what the processors that they take leave of
+// the hand-outs; x-quiet-cpu is what each costs the daemon then, which must
+// stay near 1.
+func BenchmarkForkStorm(b *testing.B) {
+	r := newRealm(b)
+	other := r.openLease(b)
+	storm := r.command("gatepass", "exec", "deploy", "--", "sh", "-c", `
+		for i in $(seq 400); do sleep 1000 & done
+		while :; do (:); done &
+		while :; do (:); done &
+		echo up
+		read -r _ # until the test ends, however it does
+		kill -KILL 0`)
+	storm.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	stdin, err := storm.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	stdout, err := storm.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := storm.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		stdin.Close()
+		syscall.Kill(-storm.Process.Pid, syscall.SIGKILL)
+		storm.Wait()
+	})
+	if _, err := fmt.Fscanln(stdout, new(string)); err != nil {
+		b.Fatal(err)
+	}
+	pid := r.daemonPID()
+	load(b, other, 32, 2000)
+	const round = 5000
+	var took [2]time.Duration
+	var cpu [2]int
+	for left := b.N; left > 0; left -= round {
+		n := min(left, round)
+		for i, signal := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGCONT} {
+			if err := syscall.Kill(-storm.Process.Pid, signal); err != nil {
+				b.Fatal(err)
+			}
+			before := cpuTicks(b, pid)
+			took[i] += load(b, other, 32, n)
+			cpu[i] += cpuTicks(b, pid) - before
+		}
+	}
+	b.ReportMetric(float64(took[1].Nanoseconds())/float64(b.N), "ns/op")
+	b.ReportMetric(float64(b.N)/took[1].Seconds(), "hand-outs/s")
+	b.ReportMetric(float64(took[0])/float64(took[1]), "x-quiet")
+	b.ReportMetric(float64(cpu[1])/float64(max(cpu[0], 1)), "x-quiet-cpu")
 }
 
 // A thousand leases that stand in one daemon, each with a process, an endpoint

@@ -25,7 +25,14 @@ func paceHeap() {
 	})
 }
 
-func heapLimit(live uint64) int64 { return max(usualHeap, 2*int64(live)+usualHeap/2) }
+// heapLimit leaves three times what is alive while that is little: the limit
+// counts stacks and the collector's own memory too, and with less of it the
+// collector costs more than all hand-outs. Of what comes on top, as with a
+// thousand leases, it leaves twice.
+func heapLimit(live uint64) int64 {
+	const little = usualHeap / 2
+	return max(usualHeap, little+2*int64(live)+min(int64(live), little))
+}
 
 // afterEachCollection calls f when a garbage collection has ended: an object
 // that nobody holds is found by each.
