@@ -13,6 +13,7 @@ type Paths struct {
 	DaemonLog  string // gatepassd.log
 	KeyNotes   string // what is noted of keys beside the keychain
 	Leases     string // the leases that stand
+	Forward    string // how far the audit log is sent to other places
 	AuditKey   string // the pinned public key that audit verify trusts
 }
 
@@ -46,6 +47,7 @@ func PathsFor(getenv func(string) string, home string) Paths {
 		DaemonLog:  filepath.Join(state, "gatepassd.log"),
 		KeyNotes:   filepath.Join(state, "keys.json"),
 		Leases:     filepath.Join(state, "leases.json"),
+		Forward:    filepath.Join(state, "forward.json"),
 		AuditKey:   filepath.Join(config, "gatepass", "audit.pub"),
 	}
 }

@@ -169,6 +169,8 @@ type LogStatus struct {
 	Signed   int64  `json:"signed"`          // how many the last checkpoint covers
 	Error    string `json:"error,omitempty"` // why it cannot be written now
 	Anchored Anchor `json:"anchored,omitzero"`
+
+	Forward []ForwardStatus `json:"forward,omitempty"` // where its entries are sent
 }
 
 // An Anchor says how much of the audit log is vouched for where whoever can
@@ -177,6 +179,16 @@ type Anchor struct {
 	Time    time.Time `json:"time,omitzero"`     // when a checkpoint last left this machine; zero for never
 	Entries int64     `json:"entries,omitempty"` // how many it covers
 	Error   string    `json:"error,omitempty"`   // why the newest one cannot be sent now
+}
+
+// ForwardStatus is how far one of the places is to which entries are sent.
+type ForwardStatus struct {
+	To         string    `json:"to"`                 // without its options
+	Lag        int64     `json:"lag"`                // entries that are not there yet
+	LagSeconds int64     `json:"lag_seconds"`        // since the first of them was written, as far as it was read
+	LastSent   time.Time `json:"last_sent,omitzero"` // when the last one was delivered
+	Rejected   int64     `json:"rejected,omitempty"` // delivered since the daemon started, and not kept there
+	Error      string    `json:"error,omitempty"`    // of the last attempt, if it failed
 }
 
 // A Clock tells the wall time and the time since boot with suspend counted.

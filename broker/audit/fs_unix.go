@@ -22,10 +22,10 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
-// checkPrivate refuses what others can read or write, or what is not ours.
-func checkPrivate(info fs.FileInfo) error {
+// CheckPrivate refuses what others can read or write, or what is not ours.
+func CheckPrivate(info fs.FileInfo) error {
 	if m := info.Mode().Perm(); m&0o077 != 0 {
-		return fmt.Errorf("its mode is %04o, so that others can enter", m)
+		return fmt.Errorf("its mode is %04o, which lets others in", m)
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
 		return fmt.Errorf("it belongs to uid %d, not to us (uid %d)", st.Uid, os.Geteuid())

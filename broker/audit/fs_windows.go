@@ -12,8 +12,8 @@ import (
 // flushed.
 func syncDir(string) error { return nil }
 
-// checkPrivate trusts the profile directory's ACL: Windows has no mode bits.
-func checkPrivate(fs.FileInfo) error { return nil }
+// CheckPrivate trusts the profile directory's ACL: Windows has no mode bits.
+func CheckPrivate(fs.FileInfo) error { return nil }
 
 // lockFile takes a lock on one byte far beyond f's end without waiting, so
 // that what f says can still be read. It reports false when somebody else

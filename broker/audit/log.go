@@ -267,7 +267,7 @@ func makeDir(dir string) error {
 	if err != nil {
 		return unwritable(dir, err)
 	}
-	if err := checkPrivate(info); err != nil {
+	if err := CheckPrivate(info); err != nil {
 		return broker.Errorf(broker.CodeConfig, "open the audit log: the directory %s: %w", dir, err).
 			WithHint("chmod 700 %s, after a look at who could have changed what is in it", dir)
 	}

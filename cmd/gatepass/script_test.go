@@ -3,11 +3,13 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -39,6 +41,7 @@ import (
 //	key USER NAME          store the sandbox's key of USER as NAME
 //	many N CMD...          run CMD N times at once; each must succeed
 //	killdaemon [SIGNAL]    kill -9 (or SIGNAL) the daemon and wait until it is gone
+//	syslogd FILE           take the log's entries into FILE, by syslog at $SYSLOG; "syslogd off" ends it
 //	noleak TEXT FILE...    no file, nor the last output, holds TEXT
 //	cluster CMD...         start a Kubernetes API server whose users CMD gives a token; sets $KUBECONFIG
 func TestScripts(t *testing.T) {
@@ -62,6 +65,7 @@ func TestScripts(t *testing.T) {
 			"key":        storeKey,
 			"many":       many,
 			"killdaemon": killDaemon,
+			"syslogd":    syslogd,
 			"noleak":     noLeak,
 			"cluster":    startCluster,
 		},
@@ -459,4 +463,52 @@ func noLeak(ts *testscript.TestScript, neg bool, args []string) {
 	if out := ts.ReadFile("stdout") + ts.ReadFile("stderr"); strings.Contains(out, args[0]) {
 		ts.Fatalf("the output holds it")
 	}
+}
+
+// syslogs are the receivers that run, by address.
+var syslogs sync.Map
+
+// syslogd takes messages of RFC 6587 and keeps what follows their header. Where
+// it ran before, it listens at the same address again.
+func syslogd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: syslogd FILE|off")
+	}
+	addr := ts.Getenv("SYSLOG")
+	if args[0] == "off" {
+		l, _ := syslogs.LoadAndDelete(addr)
+		ts.Check(l.(net.Listener).Close())
+		return
+	}
+	if addr == "" {
+		addr = "127.0.0.1:0"
+	}
+	l, err := net.Listen("tcp", addr)
+	ts.Check(err)
+	ts.Setenv("SYSLOG", l.Addr().String())
+	syslogs.Store(l.Addr().String(), l)
+	ts.Defer(func() { l.Close() })
+	out, err := os.OpenFile(ts.MkAbs(args[0]), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	ts.Check(err)
+	go func() {
+		defer out.Close()
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			for in := bufio.NewReader(conn); ; {
+				var n int
+				if _, err := fmt.Fscanf(in, "%d ", &n); err != nil {
+					break
+				}
+				msg := make([]byte, n)
+				if _, err := io.ReadFull(in, msg); err != nil {
+					break
+				}
+				out.Write(append(msg[bytes.IndexByte(msg, '{'):], '\n'))
+			}
+			conn.Close()
+		}
+	}()
 }

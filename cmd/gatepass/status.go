@@ -122,6 +122,9 @@ func statusPage(st broker.Status, now time.Time, p palette, width int) []byte {
 	if st.Log.Error != "" {
 		fmt.Fprintf(&b, "          %s\n", p.red("nothing is handed out: "+printable(st.Log.Error)))
 	}
+	for _, f := range st.Log.Forward {
+		b.WriteString(forwardText(f, p))
+	}
 
 	for _, m := range st.Proofs {
 		fmt.Fprintf(&b, "mfa       key %s for another %s, by %s\n", clip(printable(m.Key), 11), span(m.Expires.Sub(now)), clip(printable(m.Serial), 42))
@@ -167,6 +170,25 @@ func statusPage(st broker.Status, now time.Time, p palette, width int) []byte {
 		}
 	}
 	return b.Bytes()
+}
+
+// forwardText says how far one of the log's destinations is.
+func forwardText(f broker.ForwardStatus, p palette) string {
+	state := p.green("up to date")
+	if f.Lag > 0 {
+		state = count(f.Lag, "entry", "entries") + " behind"
+		if f.LagSeconds > 0 {
+			state += ", for " + span(time.Duration(f.LagSeconds)*time.Second)
+		}
+	}
+	if f.Rejected > 0 {
+		state += ", " + p.yellow(fmt.Sprintf("%d rejected there", f.Rejected))
+	}
+	text := fmt.Sprintf("forward   %s, %s\n", printable(f.To), state)
+	if f.Error != "" {
+		text += fmt.Sprintf("          %s\n", p.yellow(printable(f.Error)))
+	}
+	return text
 }
 
 // span is a length of time as people say it: "42m", "2h13m", "3d4h".

@@ -20,8 +20,9 @@ func exampleStatus() broker.Status {
 	return broker.Status{
 		Daemon:   broker.DaemonStatus{PID: 4242, Version: broker.Version(), Started: at.Add(-133 * time.Minute), Socket: "/run/user/1000/gatepass/gatepass.sock"},
 		Keychain: broker.KeychainStatus{Backend: "secret-service", State: "ok"},
-		Log:      broker.LogStatus{Entries: 1204, Signed: 1200, Anchored: broker.Anchor{Time: at.Add(-3 * time.Minute), Entries: 1180}},
-		Proofs:   []broker.ProofStatus{{Key: "work", Serial: "arn:aws:iam::111122223333:mfa/alice", Expires: at.Add(7*time.Hour + 30*time.Minute)}},
+		Log: broker.LogStatus{Entries: 1204, Signed: 1200, Anchored: broker.Anchor{Time: at.Add(-3 * time.Minute), Entries: 1180}, Forward: []broker.ForwardStatus{{To: "journald", LastSent: at},
+			{To: "syslog+tls://logs.example.com:6514", Lag: 12, LagSeconds: 200, Error: "connection refused\x1b[2J"}, {To: "otlp+http://localhost:4318/v1/logs", Lag: 1, Rejected: 3}}},
+		Proofs: []broker.ProofStatus{{Key: "work", Serial: "arn:aws:iam::111122223333:mfa/alice", Expires: at.Add(7*time.Hour + 30*time.Minute)}},
 		Sessions: []broker.SessionStatus{
 			{Profile: "prod", Account: "999988887777", RoleARN: "arn:aws:iam::999988887777:role/team/AdministratorAccess", Key: "work", Expires: at.Add(42 * time.Minute), Served: 3},
 			{Profile: "dev", Account: "111122223333", Key: "work", Expires: at.Add(11*time.Hour + 30*time.Minute), Served: 17},
@@ -36,6 +37,10 @@ func TestStatusPage(t *testing.T) {
 socket    /run/user/1000/gatepass/gatepass.sock
 keychain  secret-service, ok
 log       1204 entries, 4 not signed yet, last anchored 3m ago
+forward   journald, up to date
+forward   syslog+tls://logs.example.com:6514, 12 entries behind, for 3m
+          connection refused\x1b[2J
+forward   otlp+http://localhost:4318/v1/logs, 1 entry behind, 3 rejected there
 mfa       key work for another 7h30m, by arn:aws:iam::111122223333:mfa/alice
 
 PROFILE  LEFT    ACCOUNT       ROLE               KEY   SERVED

@@ -19,6 +19,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"gatepass/broker"
+	"gatepass/broker/audit/forward"
 )
 
 // config is gatepass.toml. Every key is optional; README.md lists them with
@@ -62,8 +63,11 @@ type auditConfig struct {
 	AnchorCommand string `toml:"anchor_command"`
 	// Keep is how long entries are kept at least: "400d"; "" is for ever.
 	Keep string `toml:"keep"`
+	// Forward lists where entries are sent, as [forward.Parse] reads it.
+	Forward []string `toml:"forward"`
 
-	keep time.Duration
+	keep    time.Duration
+	forward []forward.Destination
 }
 
 // mfaConfig says how MFA codes are asked for.
@@ -96,6 +100,16 @@ func (c *config) check() (key string, err error) {
 	}
 	if c.Audit.keep, err = keepTime(c.Audit.Keep); err != nil {
 		return "audit.keep", err
+	}
+	for i, to := range c.Audit.Forward {
+		d, err := forward.Parse(to)
+		if err == nil && slices.ContainsFunc(c.Audit.forward, func(o forward.Destination) bool { return o.Name() == d.Name() }) {
+			err = errors.New("it is there already")
+		}
+		if err != nil {
+			return "audit.forward", fmt.Errorf("destination %d: %w", i+1, err)
+		}
+		c.Audit.forward = append(c.Audit.forward, d)
 	}
 	if err := oneOf(c.MFA.Prompt, broker.PromptModes...); err != nil {
 		return "mfa.prompt", err

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gatepass/broker"
+	"gatepass/broker/audit/forward"
 )
 
 func write(t *testing.T, text string) string {
@@ -40,6 +41,9 @@ func TestConfigErrorsNameFileLineAndKey(t *testing.T) {
 		{"no renewal", "leases.renew = \"yes\"\n", `:1: leases.renew: "yes" is none of auto, ask, never`},
 		{"no end", "[leases]\nat_expiry = \"kill\"\n", `:2: leases.at_expiry: "kill" is none of warn, end`},
 		{"no grace", "[leases]\ngrace = \"0s\"\n", `:2: leases.grace: "0s" is not a time`},
+		{"no way to forward", "[audit]\nforward = [\"pigeon\"]\n", `:2: audit.forward: destination 1: it is neither journald nor a URL`},
+		{"no list to forward", "[audit]\nforward = \"journald\"\n", `:2: audit.forward: must be a list of strings, not of type string`},
+		{"forwarded twice", "audit.forward = [\n\"journald\", \"syslog+udp://h\",\n\"syslog+udp://H:514\"]\n", `:1: audit.forward: destination 3: it is there already`},
 		{"not in the list", "keychain = \"vault\"\n", `:1: keychain: "vault" is none of auto, `},
 		{"relative path", "\ntrusted_configs = [\n\"a/b\"]\n", `:2: trusted_configs: "a/b" is not an absolute path`},
 		{"not a URL", "[aws]\nendpoint_url = \"ftp://x\"\n", `:2: aws.endpoint_url: not a URL`},
@@ -100,6 +104,49 @@ func TestConfigKeep(t *testing.T) {
 	}
 }
 
+// What only the way to a destination can judge has its place too, and so has a
+// URL with a password in it, which is not quoted.
+func TestConfigErrorsOfForwardNameFileLineAndKey(t *testing.T) {
+	path := write(t, "[audit]\n\nforward = [\"syslog+tls://h?ca=/nonexistent.pem\"]\n")
+	cfg, err := readConfig(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = newForwarder(cfg, broker.Paths{Forward: filepath.Join(t.TempDir(), "forward.json")}, slog.New(slog.DiscardHandler))
+	if broker.CodeOf(err) != broker.CodeConfig || !strings.HasPrefix(err.Error(), path+":3: audit.forward: syslog+tls://h:6514: read the authorities: ") {
+		t.Errorf("got %v", err)
+	}
+	_, err = readConfig(write(t, "[audit]\nforward = [\"otlp+https://me:hunter2@h\"]\n"))
+	if err == nil || strings.Contains(fmt.Sprintf("%v %+v", err, err), "hunter2") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// How far the log is sent survives in a file that nobody else reads.
+func TestCursorBook(t *testing.T) {
+	b := cursorBook{filepath.Join(t.TempDir(), "forward.json")}
+	if got, err := b.Cursors(); err != nil || got != nil {
+		t.Errorf("no file: %v, %v", got, err)
+	}
+	want := map[string]forward.Cursor{"journald": {Marks: []forward.Mark{{Next: 42, Hash: []byte{1, 2}, Time: time.Unix(1, 0).UTC()}}}}
+	if err := b.SaveCursors(want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := b.Cursors()
+	if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	if info, err := os.Stat(b.path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, mode %v", err, info.Mode())
+	}
+	if err := os.WriteFile(b.path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := b.Cursors(); err == nil {
+		t.Errorf("a torn file: %v", got)
+	}
+}
+
 func TestConfigErrorHidesProxyPassword(t *testing.T) {
 	_, err := readConfig(write(t, "[aws]\nproxy = \"socks5://me:hunter2@p:1\"\n"))
 	if err == nil || strings.Contains(fmt.Sprintf("%v %+v", err, err), "hunter2") {
@@ -136,6 +183,7 @@ no_proxy = "example.com,10.0.0.0/8"
 [audit]
 command = "name"
 keep = "400d"
+forward = ["syslog+udp://logs.example.com"]
 [mfa]
 keep = "90m"
 prompt = "pinentry"
@@ -149,6 +197,10 @@ grace = "5s"
 	if err != nil {
 		t.Fatal(err)
 	}
+	to, err := forward.Parse("syslog+udp://logs.example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
 	want := config{
 		Keychain:       "file",
 		TrustedConfigs: []string{"/home/alice/work/aws.cfg", "/etc/aws/config"},
@@ -156,7 +208,10 @@ grace = "5s"
 			EndpointURL: "http://127.0.0.1:4566", EndpointURLSTS: "https://sts.example.com",
 			CABundle: "/etc/ca.pem", Proxy: "http://proxy:3128", NoProxy: "example.com,10.0.0.0/8",
 		},
-		Audit:  auditConfig{Command: "name", Keep: "400d", keep: 400 * 24 * time.Hour},
+		Audit: auditConfig{
+			Command: "name", Keep: "400d", keep: 400 * 24 * time.Hour,
+			Forward: []string{"syslog+udp://logs.example.com"}, forward: []forward.Destination{to},
+		},
 		MFA:    mfaConfig{Keep: "90m", Prompt: "pinentry", keep: 90 * time.Minute},
 		Leases: leasesConfig{Serve: "imds", Session: "shared", Renew: "ask", AtExpiry: "end", Grace: "5s", grace: 5 * time.Second},
 	}

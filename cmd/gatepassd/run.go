@@ -71,6 +71,10 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 		return err
 	}
 	prompter := prompt.New(prompt.Config{Env: program.Env(os.Environ()), Desktop: prompt.Desktop(os.Environ())})
+	forwarder, err := newForwarder(cfg, paths, log)
+	if err != nil {
+		return err
+	}
 	// The log's lock is what makes this daemon the only one.
 	book, err := audit.Open(ctx, audit.Options{
 		Dir: paths.AuditDir, Socket: socket, Command: audit.CommandMode(cfg.Audit.Command), Keep: cfg.Audit.keep, Alarm: logAlarm(prompter),
@@ -85,6 +89,8 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 		defer cancel()
 		err = errors.Join(err, book.Close(closing))
 	}()
+	forwarder.Start()
+	defer func() { forwarder.Close(book.Status().Entries) }()
 
 	trees, err := scope.New(scope.Config{RuntimeDir: os.Getenv("XDG_RUNTIME_DIR"), BusAddress: os.Getenv("DBUS_SESSION_BUS_ADDRESS")})
 	if err != nil {
@@ -106,7 +112,7 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 		Clock:    clock, Logger: log,
 	})
 	gate = broker.New(broker.Config{
-		Keys: keys, Unlocker: keys, STS: aws, IAM: aws, AWSVault: keys, Notes: notebook{paths.KeyNotes}, Log: book, Profiles: profiles.NewReader(), Clock: clock, Logger: log,
+		Keys: keys, Unlocker: keys, STS: aws, IAM: aws, AWSVault: keys, Notes: notebook{paths.KeyNotes}, Log: forwardedLog{book, forwarder}, Profiles: profiles.NewReader(), Clock: clock, Logger: log,
 		Files:   profiles.Files{Config: filepath.Join(home, ".aws", "config"), Credentials: filepath.Join(home, ".aws", "credentials")},
 		Trusted: cfg.TrustedConfigs,
 		MFA: broker.MFA{
@@ -164,7 +170,10 @@ func check() error {
 	if _, err := newKeyStore(cfg, paths, log); err != nil {
 		return err
 	}
-	_, err = newSTS(cfg, log)
+	if _, err = newSTS(cfg, log); err != nil {
+		return err
+	}
+	_, err = newForwarder(cfg, paths, log)
 	return err
 }
 

@@ -1,0 +1,360 @@
+package forward
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"gatepass/broker"
+	"gatepass/broker/audit"
+)
+
+// A record is an entry on its way.
+type record struct {
+	raw   []byte // as it stands in the log
+	entry audit.Entry
+}
+
+// A sink is the way to a destination.
+type sink interface {
+	// send delivers the entries in order. After an error none of them counts
+	// as delivered, but for *rejected.
+	send(ctx context.Context, batch []record) error
+	// rest is how long to wait after a batch of n before the next.
+	rest(n int) time.Duration
+}
+
+// A rejected is how many entries a destination took and will not keep. They
+// are not sent again.
+type rejected struct {
+	entries int64
+	why     string
+}
+
+func (r *rejected) Error() string {
+	return fmt.Sprintf("%d entries were rejected: %s", r.entries, r.why)
+}
+
+// A later is an error of a destination that says when to come again.
+type later struct {
+	err error
+	in  time.Duration
+}
+
+func (l *later) Error() string { return l.err.Error() }
+func (l *later) Unwrap() error { return l.err }
+
+const (
+	batchEntries = 500
+	batchBytes   = 1 << 20
+	batchWait    = 100 * time.Millisecond // for further entries
+	readAhead    = 64                     // entries
+
+	sendTimeout = 30 * time.Second
+	firstRetry  = time.Second
+	lastRetry   = 5 * time.Minute
+
+	// reopenInterval is how long the log is followed before it is looked for
+	// anew: it may have been moved away and back.
+	reopenInterval = 5 * time.Minute
+)
+
+// A feed brings the log to one destination.
+type feed struct {
+	cfg  Config
+	name string
+	sink sink
+	book *book
+	log  *slog.Logger
+
+	mu       sync.Mutex
+	cursor   Cursor
+	pending  time.Time // of the first entry that was read and is not delivered
+	err      error     // of the last attempt
+	rejected int64
+	ending   bool
+	target   int64         // where to end
+	wake     chan struct{} // closed by finish
+	stop     context.CancelFunc
+}
+
+func newFeed(cfg Config, name string, s sink, b *book) *feed {
+	return &feed{cfg: cfg, name: name, sink: s, book: b, log: cfg.Logger.With("to", name), cursor: b.cursor(name), wake: make(chan struct{})}
+}
+
+// run sends until ctx ends.
+func (f *feed) run(ctx context.Context) {
+	ctx, stop := f.stoppable(ctx)
+	defer stop()
+	retry := firstRetry
+	for ctx.Err() == nil {
+		before := f.at()
+		err := f.follow(ctx)
+		if err == nil || ctx.Err() != nil {
+			continue
+		}
+		if f.at() > before { // it had worked
+			retry = firstRetry
+		}
+		if f.failed(err) {
+			return // there is no time to try again
+		}
+		pause := retry/2 + rand.N(retry/2) // so that a fleet does not come back at once
+		if l, ok := errors.AsType[*later](err); ok {
+			pause = min(max(pause, l.in), lastRetry)
+		}
+		retry = min(2*retry, lastRetry)
+		f.wait(ctx, pause)
+	}
+}
+
+// stoppable returns a context that finish ends too.
+func (f *feed) stoppable(ctx context.Context) (context.Context, context.CancelFunc) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ctx, f.stop = context.WithCancel(ctx)
+	if f.ending && f.cursor.next() >= f.target {
+		f.stop()
+	}
+	return ctx, f.stop
+}
+
+// wait pauses, but not longer than until the end is near.
+func (f *feed) wait(ctx context.Context, d time.Duration) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-f.wake:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	f.cfg.sleep(ctx, d)
+}
+
+// follow reads the log from where the destination is, and sends what it reads,
+// until something fails or it is time to look for the log anew. While there is
+// an outage nothing is read, so no file is held open.
+func (f *feed) follow(ctx context.Context) error {
+	next, err := f.resume(ctx)
+	if err != nil {
+		return err
+	}
+	reading, cancel := context.WithTimeout(ctx, reopenInterval)
+	records := make(chan record, readAhead)
+	ended := make(chan error, 1)
+	go func() {
+		defer close(records)
+		ended <- f.read(reading, next, records)
+	}()
+	defer func() { // once it has let go of the log
+		cancel()
+		for range records {
+		}
+	}()
+	for ctx.Err() == nil {
+		batch := f.collect(records)
+		if len(batch) == 0 {
+			err := <-ended
+			if reading.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if err := f.deliver(ctx, batch); err != nil {
+			return err
+		}
+		f.wait(ctx, f.sink.rest(len(batch)))
+	}
+	return nil
+}
+
+// read puts what the log holds from next on into records, until ctx ends.
+func (f *feed) read(ctx context.Context, next int64, records chan<- record) error {
+	for line, err := range audit.Entries(ctx, f.cfg.Dir, audit.Query{From: next, Follow: true}) {
+		var e audit.Entry
+		if err == nil {
+			e, err = line.Entry()
+		}
+		switch {
+		case err != nil && line.Raw == nil: // of the log, not of a line: there is no more
+			return err
+		case err != nil: // for verify to tell of; it is not what was written
+			f.log.Warn("a line of the audit log is not forwarded", "err", err)
+			continue
+		case e.Seq > next:
+			f.log.Warn("entries were removed from the log before they were forwarded", "first", next, "entries", e.Seq-next)
+		}
+		next = e.Seq + 1
+		select {
+		case records <- record{slices.Clone(line.Raw), e}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return ctx.Err()
+}
+
+// collect waits for an entry, and returns it with those that come soon after;
+// none once there are no more.
+func (f *feed) collect(records <-chan record) []record {
+	r, ok := <-records
+	if !ok {
+		return nil
+	}
+	f.mu.Lock()
+	f.pending = r.entry.Time
+	f.mu.Unlock()
+	batch, size := []record{r}, len(r.raw)
+	soon := time.NewTimer(batchWait)
+	defer soon.Stop()
+	for len(batch) < batchEntries && size < batchBytes {
+		select {
+		case r, ok := <-records:
+			if !ok {
+				return batch
+			}
+			batch, size = append(batch, r), size+len(r.raw)
+		case <-soon.C:
+			return batch
+		}
+	}
+	return batch
+}
+
+// deliver sends a batch and moves the cursor on.
+func (f *feed) deliver(ctx context.Context, batch []record) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, f.cfg.timeout, fmt.Errorf("no answer within %s", f.cfg.timeout))
+	defer cancel()
+	err := f.sink.send(ctx, batch)
+	refused, isRefused := errors.AsType[*rejected](err)
+	if err != nil && !isRefused {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		f.log.Info("entries are forwarded again", "next", batch[len(batch)-1].entry.Seq+1)
+	}
+	f.err = nil
+	if isRefused {
+		f.rejected += refused.entries
+		f.log.Warn("entries were sent and rejected", "err", err)
+	}
+	f.cursor.add(markAfter(batch[len(batch)-1], f.cfg.now()))
+	f.book.set(f.name, f.cursor)
+	f.pending = time.Time{}
+	if f.ending && f.cursor.next() >= f.target {
+		f.stop()
+	}
+	return nil
+}
+
+// failed takes note of an error, and reports whether it is the end.
+func (f *feed) failed(err error) (ending bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil {
+		f.log.Warn("entries are not forwarded for now", "err", err)
+	}
+	f.err = err
+	return f.ending
+}
+
+// finish has the feed end once it has delivered as many entries, or fails.
+func (f *feed) finish(entries int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ending {
+		return
+	}
+	f.ending, f.target = true, entries
+	close(f.wake)
+	if f.stop != nil && (f.err != nil || f.cursor.next() >= entries) {
+		f.stop()
+	}
+}
+
+func (f *feed) at() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.cursor.next()
+}
+
+// resume returns the number to go on with: that of the newest mark whose entry
+// the log has as it was delivered, or no longer has because it was pruned.
+func (f *feed) resume(ctx context.Context) (int64, error) {
+	f.mu.Lock()
+	marks := f.cursor.Marks
+	f.mu.Unlock()
+	for i, m := range marks {
+		there, err := f.holds(ctx, m)
+		if err != nil {
+			return 0, err
+		}
+		if !there {
+			continue
+		}
+		if i > 0 {
+			f.moveBack(marks[i:], "the log does not hold what was forwarded last; going on with what it holds", m.Next)
+		}
+		return m.Next, nil
+	}
+	if len(marks) > 0 {
+		f.moveBack(nil, "the log does not hold what was forwarded: it is another one, and is forwarded from its beginning", 0)
+	}
+	return 0, nil
+}
+
+func (f *feed) moveBack(marks []Mark, why string, next int64) {
+	f.log.Warn(why, "next", next)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.cursor.Marks = marks
+	f.book.set(f.name, f.cursor)
+}
+
+// holds reports whether the entry before a mark is the one that was delivered.
+func (f *feed) holds(ctx context.Context, m Mark) (bool, error) {
+	for line, err := range audit.Entries(ctx, f.cfg.Dir, audit.Query{From: m.Next - 1}) {
+		switch {
+		case err != nil && line.Raw == nil:
+			return false, err
+		case err != nil:
+			continue
+		case line.Seq > m.Next-1:
+			return true, nil // pruned
+		}
+		hash := sha256.Sum256(line.Raw)
+		return bytes.Equal(hash[:], m.Hash), nil
+	}
+	return false, ctx.Err()
+}
+
+// status tells how far the destination is.
+func (f *feed) status(entries int64) broker.ForwardStatus {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	st := broker.ForwardStatus{To: f.name, Lag: max(0, entries-f.cursor.next()), Rejected: f.rejected}
+	if st.Lag > 0 && !f.pending.IsZero() {
+		st.LagSeconds = int64(max(0, f.cfg.now().Sub(f.pending)).Seconds())
+	}
+	if len(f.cursor.Marks) > 0 {
+		st.LastSent = f.cursor.Marks[0].Time
+	}
+	if f.err != nil {
+		st.Error = f.err.Error()
+	}
+	return st
+}

@@ -1,0 +1,360 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gatepass/broker"
+	"gatepass/broker/audit"
+)
+
+// A fakeSink does with a batch what the test says.
+type fakeSink struct {
+	do func(ctx context.Context, batch []record) (taken int, err error)
+
+	mu      sync.Mutex
+	got     []string
+	batches []int
+}
+
+func (s *fakeSink) send(ctx context.Context, batch []record) error {
+	n, err := len(batch), error(nil)
+	if s.do != nil {
+		n, err = s.do(ctx, batch)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range batch[:n] {
+		s.got = append(s.got, string(r.raw))
+	}
+	s.batches = append(s.batches, len(batch))
+	return err
+}
+
+func (s *fakeSink) rest(int) time.Duration { return 0 }
+
+func (s *fakeSink) arrived() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.got...)
+}
+
+// Whatever a destination does, everything arrives in order, what was not
+// acknowledged again, across restarts and segments.
+func TestInOrderAtLeastOnce(t *testing.T) {
+	l, dir := newLog(t, audit.Options{SegmentSize: 256 << 10})
+	store := &memory{}
+	random := rand.New(rand.NewPCG(1, 2))
+	var mu sync.Mutex
+	s := &fakeSink{do: func(_ context.Context, batch []record) (int, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if random.IntN(3) == 0 {
+			return random.IntN(len(batch) + 1), errDown // it may have taken some of them, and all
+		}
+		return len(batch), nil
+	}}
+	for range 5 {
+		f := forwarding(t, quick(dir, store), s)
+		write(t, l, 400)
+		f.stop() // as at the end of the process: nothing is flushed
+		f.wg.Wait()
+	}
+	f := forwarding(t, quick(dir, store), s)
+	atEnd(t, f, l)
+	seams := inOrder(t, s.arrived(), lines(t, dir))
+	t.Logf("%d entries in %d batches; it went back %d times", 2000, len(s.batches), seams)
+	if seams == 0 {
+		t.Error("no failure was tried")
+	}
+	if store.saves > len(s.batches) {
+		t.Errorf("%d saves of %d batches", store.saves, len(s.batches))
+	}
+}
+
+// What is in memory is bounded, however long the log and its entries are.
+func TestBatchesAreBounded(t *testing.T) {
+	l, dir := newLog(t, audit.Options{})
+	write(t, l, 3000)
+	s := &fakeSink{do: func(_ context.Context, batch []record) (int, error) {
+		size := 0
+		for _, r := range batch {
+			size += len(r.raw)
+		}
+		if len(batch) > batchEntries || size > batchBytes+audit.MaxEntry {
+			t.Errorf("a batch of %d entries, %d bytes", len(batch), size)
+		}
+		return len(batch), nil
+	}}
+	f := forwarding(t, quick(dir, &memory{}), s)
+	atEnd(t, f, l)
+	inOrder(t, s.arrived(), lines(t, dir))
+}
+
+// A destination that is down is asked less and less often, never at the same
+// time as others', and sooner only where it says when.
+func TestPausesAfterFailures(t *testing.T) {
+	l, dir := newLog(t, audit.Options{})
+	write(t, l, 1)
+	pauses := make(chan time.Duration)
+	cfg := quick(dir, &memory{})
+	cfg.sleep = func(ctx context.Context, d time.Duration) error {
+		select {
+		case pauses <- d:
+		case <-ctx.Done():
+		}
+		return ctx.Err()
+	}
+	var says error = errDown
+	f := forwarding(t, cfg, &fakeSink{do: func(context.Context, []record) (int, error) { return 0, says }})
+	want := firstRetry
+	distinct := map[time.Duration]bool{}
+	for range 12 {
+		d := <-pauses
+		if d < want/2 || d > want {
+			t.Errorf("paused %s, want up to %s", d, want)
+		}
+		distinct[d.Round(time.Millisecond)] = true
+		want = min(2*want, lastRetry)
+	}
+	if len(distinct) < 10 {
+		t.Errorf("the pauses are %v", distinct)
+	}
+	if st := f.Status(1)[0]; st.Error != errDown.Error() || st.Lag != 1 {
+		t.Errorf("%+v", st)
+	}
+	f.stop()
+	f.wg.Wait()
+
+	says = &later{errDown, 42 * time.Minute}
+	forwarding(t, cfg, &fakeSink{do: func(context.Context, []record) (int, error) { return 0, says }})
+	if d := <-pauses; d != lastRetry {
+		t.Errorf("asked to come in 42 min, it pauses %s", d)
+	}
+}
+
+// A destination that hangs is given up, and is in nobody's way meanwhile.
+func TestHangingDestination(t *testing.T) {
+	l, dir := newLog(t, audit.Options{})
+	cfg := quick(dir, &memory{})
+	cfg.timeout = 50 * time.Millisecond
+	hangs := make(chan struct{}, 100)
+	s := &fakeSink{do: func(ctx context.Context, batch []record) (int, error) {
+		select {
+		case hangs <- struct{}{}:
+		default:
+		}
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}}
+	f := forwarding(t, cfg, s)
+	write(t, l, 100)
+	<-hangs
+	<-hangs
+	eventually(t, func() string {
+		st := f.Status(100)[0]
+		if st.Lag != 100 || !strings.Contains(st.Error, "no answer within") {
+			return st.Error
+		}
+		return ""
+	})
+	start := time.Now()
+	f.Close(100)
+	if d := time.Since(start); d > drainTime+5*time.Second {
+		t.Errorf("closing took %s", d)
+	}
+}
+
+// The last entries leave before the daemon does.
+func TestCloseDrains(t *testing.T) {
+	l, dir := newLog(t, audit.Options{})
+	store := &memory{}
+	s := &fakeSink{}
+	cfg := quick(dir, store)
+	cfg.sleep = sleep
+	f := forwarding(t, cfg, s)
+	write(t, l, 20)
+	f.Close(20)
+	inOrder(t, s.arrived(), lines(t, dir))
+	if n := store.all["fake"].next(); n != 20 {
+		t.Errorf("the cursor that is kept is at %d", n)
+	}
+	f.Close(20) // twice is once
+}
+
+func TestRejectedIsCountedAndNotRepeated(t *testing.T) {
+	l, dir := newLog(t, audit.Options{})
+	write(t, l, 10)
+	s := &fakeSink{do: func(_ context.Context, batch []record) (int, error) { return len(batch), &rejected{2, "too old"} }}
+	f := forwarding(t, quick(dir, &memory{}), s)
+	atEnd(t, f, l)
+	if seams := inOrder(t, s.arrived(), lines(t, dir)); seams > 0 {
+		t.Errorf("it went back %d times", seams)
+	}
+	if st := f.Status(10)[0]; st.Rejected != 2*int64(len(s.batches)) || st.Error != "" {
+		t.Errorf("%+v after %d batches", st, len(s.batches))
+	}
+}
+
+// Lag is told in entries and in seconds.
+func TestLag(t *testing.T) {
+	l, dir := newLog(t, audit.Options{})
+	cfg := quick(dir, &memory{})
+	cfg.now = func() time.Time { return time.Now().Add(90 * time.Second) }
+	open := make(chan struct{})
+	s := &fakeSink{do: func(ctx context.Context, batch []record) (int, error) {
+		<-open
+		return len(batch), nil
+	}}
+	f := forwarding(t, cfg, s)
+	write(t, l, 7)
+	eventually(t, func() string {
+		if st := f.Status(7)[0]; st.Lag != 7 || st.LagSeconds < 90 || st.LagSeconds > 150 {
+			return "the lag does not show"
+		}
+		return ""
+	})
+	close(open)
+	atEnd(t, f, l)
+	if st := f.Status(7)[0]; st.LagSeconds != 0 || st.LastSent.IsZero() || st.To != "fake" {
+		t.Errorf("%+v", st)
+	}
+}
+
+// After a power cut, other entries may have the numbers of those that were
+// sent; and the log may be another one, or begin later.
+func TestResume(t *testing.T) {
+	l, dir := newLog(t, audit.Options{SegmentSize: 4 << 10})
+	write(t, l, 60)
+	all := lines(t, dir)
+	mark := func(next int64, line string) Mark { return Mark{Next: next, Hash: hashOf(line)} }
+	for _, tt := range []struct {
+		name  string
+		marks []Mark
+		want  int64
+	}{
+		{"never", nil, 0},
+		{"where it was", []Mark{mark(40, all[39])}, 40},
+		{"at the end", []Mark{mark(60, all[59])}, 60},
+		{"the newest", []Mark{mark(40, all[39]), mark(20, all[19])}, 40},
+		{"the tail is gone", []Mark{mark(70, "lost"), mark(20, all[19]), mark(10, all[9])}, 20},
+		{"others have the numbers", []Mark{mark(50, "lost"), mark(45, "lost too"), mark(10, all[9])}, 10},
+		{"another log", []Mark{mark(50, "lost"), mark(45, "lost too")}, 0},
+	} {
+		cfg := quick(dir, &memory{all: map[string]Cursor{"fake": {tt.marks}}})
+		f := newFeed(cfg, "fake", &fakeSink{}, openBook(cfg.Cursors, time.Now, cfg.Logger))
+		got, err := f.resume(context.Background())
+		if err != nil || got != tt.want || f.at() != tt.want {
+			t.Errorf("%s: got %d at %d, %v, want %d", tt.name, got, f.at(), err, tt.want)
+		}
+	}
+
+	// Of a log whose beginning is pruned, what is left is sent.
+	if err := os.Remove(filepath.Join(dir, "000001.jsonl")); err != nil {
+		t.Fatal(err)
+	}
+	left := lines(t, dir)
+	if len(left) == len(all) || len(left) == 0 {
+		t.Fatalf("%d of %d are left", len(left), len(all))
+	}
+	for _, marks := range [][]Mark{nil, {mark(1, all[0])}} {
+		s := &fakeSink{}
+		f := forwarding(t, quick(dir, &memory{all: map[string]Cursor{"fake": {marks}}}), s)
+		atEnd(t, f, l)
+		inOrder(t, s.arrived(), left)
+		f.stop()
+		f.wg.Wait()
+	}
+}
+
+func TestMarksAreApart(t *testing.T) {
+	var c Cursor
+	now := time.Date(2026, 11, 3, 9, 0, 0, 0, time.UTC)
+	for i := range int64(400) {
+		c.add(Mark{Next: i, Time: now.Add(time.Duration(i) * 250 * time.Millisecond)})
+	}
+	if len(c.Marks) != marksKept || c.next() != 399 {
+		t.Fatalf("%+v", c)
+	}
+	if d := c.Marks[1].Time.Sub(c.Marks[2].Time); d < markDistance {
+		t.Errorf("the oldest is %s older than the next", d)
+	}
+	if d := c.Marks[0].Time.Sub(c.Marks[2].Time); d < markDistance {
+		t.Errorf("the oldest is %s older than the newest", d)
+	}
+}
+
+// A line that is no entry is left out, and what comes after it is not.
+func TestBrokenLine(t *testing.T) {
+	l, dir := newLog(t, audit.Options{})
+	write(t, l, 30)
+	all := lines(t, dir)
+	if err := l.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(all[:10], "\n") + "\nnonsense\n" + strings.Join(all[10:], "\n") + "\n"
+	if err := os.WriteFile(filepath.Join(dir, "000001.jsonl"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &fakeSink{}
+	f := forwarding(t, quick(dir, &memory{}), s)
+	atEnd(t, f, l)
+	inOrder(t, s.arrived(), all)
+}
+
+// Without a place for its cursor a destination still gets everything; and what
+// cannot be read makes everything come again, not nothing.
+func TestCursorsThatCannotBeKept(t *testing.T) {
+	l, dir := newLog(t, audit.Options{})
+	write(t, l, 30)
+	store := &memory{fail: errors.New("no space left on device")}
+	cfg := quick(dir, store)
+	s := &fakeSink{}
+	f := forwarding(t, cfg, s)
+	atEnd(t, f, l)
+	inOrder(t, s.arrived(), lines(t, dir))
+	store.mu.Lock()
+	store.fail = nil
+	store.mu.Unlock()
+	write(t, l, 1)
+	atEnd(t, f, l)
+	f.Close(31)
+	if n := store.all["fake"].next(); n != 31 {
+		t.Errorf("the cursor is at %d once it can be kept", n)
+	}
+}
+
+func TestNewTellsOfWhatItCannotUse(t *testing.T) {
+	for _, tt := range []struct{ url, want string }{
+		{"syslog+tls://host?ca=/nonexistent.pem", "read the authorities: open /nonexistent.pem"},
+		{"syslog+tls://host?cert=/nonexistent.pem&key=/nonexistent.key", "read the certificate /nonexistent.pem"},
+		{"otlp+https://host?headers=/nonexistent", "read headers: stat /nonexistent"},
+	} {
+		_, err := New(to(t, quick(t.TempDir(), &memory{}), tt.url))
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %s", tt.url, err, tt.want)
+		}
+	}
+}
+
+func TestFields(t *testing.T) {
+	r := record{entry: audit.Entry{Event: broker.Event{Kind: broker.EventRequestDenied, Outcome: broker.OutcomeDenied, Profile: "ops",
+		Key: &broker.EventKey{Name: "work"}, Error: &broker.EventError{Code: broker.CodeDenied}}}}
+	want := []field{{"event", "request.denied"}, {"outcome", "denied"}, {"profile", "ops"}, {"key", "work"}, {"error", "denied"}}
+	got := r.fields()
+	if len(got) != len(want) {
+		t.Fatalf("%q", got)
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("%q, want %q", got[i], want[i])
+		}
+	}
+}
