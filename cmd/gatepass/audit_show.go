@@ -19,8 +19,8 @@ end of its lease.
 
 usage: gatepass audit show NUMBER [--json]
 
-NUMBER is the entry's, as audit list and audit trace show it ("seq" in JSON). One
-that the log does not have is exit code 78.
+NUMBER is the entry's, as audit list and audit trace show it ("seq" in JSON).
+One that the log does not have is exit code 78.
 
   --json          the entry as it is stored, and the stories of its session and
                   its lease
