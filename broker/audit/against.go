@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"gatepass/broker"
@@ -146,14 +145,19 @@ func (v *verifier) checkKept() error {
 			return &found{Problem{Seq: -1, File: k.file, Line: k.line, What: fmt.Sprintf(format, args...)}}
 		}
 		known := k.trusted || slices.ContainsFunc(v.others, func(f foreign) bool { return f.key == k.signer })
+		var lost error
 		if k.earlier {
-			k.fits = v.leadsTo(k)
+			k.fits, lost = v.leadsTo(k)
 		}
 		switch {
 		case !known:
 			return problem("a checkpoint that was kept elsewhere was signed by %s, which is not the key to trust, nor one that it follows: this is another log, or it was begun anew", k.signer)
 		case k.size > v.tree.n:
 			return problem("a checkpoint that was kept elsewhere covers %d entries, and the log has %d: this is an older copy or another log, or entries were removed together with their checkpoints", k.size, v.tree.n)
+		case lost != nil && k.remembered:
+			continue // nobody asked
+		case lost != nil:
+			return problem("nothing can be said of a checkpoint that was kept elsewhere, of %d entries: %v", k.size, lost)
 		case !k.fits:
 			return problem("a checkpoint that was kept elsewhere covers other entries than the log's %d to %d: they were written and signed anew", from, k.size-1)
 		}
@@ -165,15 +169,21 @@ func (v *verifier) checkKept() error {
 	return nil
 }
 
-// leadsTo proves with the file of hashes that the signed head continues k,
-// whose last entries are not there any more.
-func (v *verifier) leadsTo(k *kept) bool {
-	f, err := os.Open(filepath.Join(v.dir, hashesName))
-	if err != nil {
-		return false
+// errLost is for a kept checkpoint of which nobody can tell any more.
+var errLost = errors.New("the file " + hashesName + ", which could tell whether its entries were those that were pruned, is damaged")
+
+// leadsTo tells from the file of hashes whether the signed head continues k,
+// whose last entries were pruned: the head that the file has of as many
+// entries is the one that is continued, or the file is not to be trusted.
+func (v *verifier) leadsTo(k *kept) (bool, error) {
+	if v.stored == nil {
+		return false, errLost
 	}
-	defer f.Close()
-	return continues(storedHashes(f), v.good.n, v.good.root(), k.size, k.root)
+	root, err := tlog.TreeHash(k.size, v.stored)
+	if err != nil || !continues(v.stored, v.good.n, v.good.root(), k.size, root) {
+		return false, errLost
+	}
+	return k.root == root, nil
 }
 
 // continues reports whether the tree of size leaves with that root has, as

@@ -194,6 +194,8 @@
 // holds a log against any number of them: the log must have at least as many
 // leaves, and the head of the first n must be the checkpoint's. An anchor signed
 // by an earlier key counts where the log says that the key to trust follows it.
+// Of an anchor whose entries were pruned since, only the file hashes can tell:
+// it does where it leads from the anchor to the signed head.
 //
 // The daemon can send each new checkpoint away (Anchor in [Options]). The file
 // anchored is its memory of the last one that was sent: the time, written as in

@@ -90,6 +90,23 @@ func ForgeProof(leaf []byte, signer, origin string) []byte {
 	return proof{extra: leaf, checkpoint: checkpoint{note: msg}}.marshal()
 }
 
+// ForgeHead is a checkpoint as msg, of other entries.
+func ForgeHead(msg []byte, signer string) []byte {
+	s, err := note.NewSigner(signer)
+	if err != nil {
+		panic(err)
+	}
+	c, _, err := nextCheckpoint(msg)
+	if err != nil {
+		panic(err)
+	}
+	msg, err = note.Sign(&note.Note{Text: checkpointText(c.origin, c.size, tlog.RecordHash(nil))}, s)
+	if err != nil {
+		panic(err)
+	}
+	return msg
+}
+
 // CheckContinues holds each head of a log that has the file of hashes and so
 // many entries against each earlier one, and against wrong ones.
 func CheckContinues(hashes string, entries int64) error {

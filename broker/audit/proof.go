@@ -115,7 +115,9 @@ func storedHashes(f *os.File) tlog.HashReader {
 	})
 }
 
-// computedHashes computes hashes of the tree over the first size entries.
+// computedHashes computes hashes of the tree over the first size entries. Of
+// those that were pruned it has the edge of their tree, which is all that the
+// proof of another entry needs of them.
 func computedHashes(ctx context.Context, dir string, size int64) tlog.HashReader {
 	return tlog.HashReaderFunc(func(at []int64) ([]tlog.Hash, error) {
 		wanted := map[int64]int{}
@@ -123,9 +125,22 @@ func computedHashes(ctx context.Context, dir string, size int64) tlog.HashReader
 			wanted[at] = i
 		}
 		hashes := make([]tlog.Hash, len(at))
-		var t tree
+		nums, err := listSegments(dir)
+		if err != nil {
+			return nil, err
+		}
+		before, err := beforeSegments(dir, nums)
+		if err != nil {
+			return nil, err
+		}
+		for i, at := range peakIndexes(before.n) {
+			if wanted, ok := wanted[at]; ok {
+				hashes[wanted] = before.peaks[i]
+			}
+		}
+		t := before.clone()
 		var stored []byte
-		index := int64(0)
+		index := tlog.StoredHashCount(before.n)
 		for line, err := range Entries(ctx, dir, Query{}) {
 			if err != nil {
 				return nil, err

@@ -6,10 +6,12 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gatepass/broker"
@@ -90,6 +92,67 @@ func TestProveFromDamagedFiles(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Of a log that was pruned, what is left can be proved, with and without the
+// file of hashes, and only that file knows the heads that were kept before.
+func TestProveWhatIsLeft(t *testing.T) {
+	key := newKey(t)
+	dir := logDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 10 << 10, Keep: 100 * 24 * time.Hour}
+		l := prunable(t, opts, 4)
+		dayByDay(t, l, 3)
+		shut(t, l)
+		im := read(t, dir)
+		rep, err := verify(t, dir, key)
+		if err != nil || rep.Pruned < 10 || rep.Signed != rep.Entries {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		before := slices.Concat(bytes.SplitAfter(im["checkpoints"], []byte("\n\n"))[:2]...)
+		kept := filepath.Join(t.TempDir(), "kept")
+		for name, hashes := range map[string][]byte{"hashes": im["hashes"], "no hashes": nil, "empty hashes": make([]byte, len(im["hashes"]))} {
+			im.with("hashes", hashes).write(t, dir)
+			for seq := rep.Pruned - 1; seq < rep.Entries; seq += 1 + seq%5 {
+				proof, err := audit.Prove(t.Context(), dir, key.verifier, seq)
+				if seq < rep.Pruned {
+					if broker.CodeOf(err) != broker.CodeNotFound {
+						t.Errorf("%s: entry %d, which was pruned: %v", name, seq, err)
+					}
+					continue
+				}
+				if err == nil {
+					_, err = checkProof(t, proof, key)
+				}
+				if err != nil {
+					t.Fatalf("%s: entry %d: %v", name, seq, err)
+				}
+			}
+			forged := audit.ForgeHead(before, key.signer)
+			for _, tt := range []struct {
+				head []byte
+				want string
+			}{{before, ""}, {forged, "they were written and signed anew"}} {
+				if err := os.WriteFile(kept, tt.head, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				want := tt.want
+				if name != "hashes" {
+					want = "the file hashes, which could tell"
+				}
+				im.with("hashes", hashes).write(t, dir)
+				_, err := audit.Verify(t.Context(), audit.VerifyOptions{Dir: dir, Key: key.verifier, Against: kept})
+				if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+					t.Errorf("%s: against an older head: %v, want %q", name, err, want)
+				}
+				anchored := fmt.Appendf(nil, "2026-11-23T08:40:10.123456Z\n%s\n", bytes.TrimRight(tt.head, "\n"))
+				im.with("hashes", hashes).with("anchored", anchored).write(t, dir)
+				if _, err := audit.Verify(t.Context(), audit.VerifyOptions{Dir: dir, Key: key.verifier}); (err == nil) != (tt.want == "" || name != "hashes") {
+					t.Errorf("%s: with an older head remembered: %v", name, err)
+				}
+			}
+		}
+	})
 }
 
 func TestProveRefuses(t *testing.T) {
