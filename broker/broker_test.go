@@ -125,7 +125,7 @@ func TestMissingKeyIsDrawn(t *testing.T) {
 // The section that a hint shows has the name that was asked for.
 func TestHintedSection(t *testing.T) {
 	b := broker.New(broker.Config{
-		Keys: &fakeKeys{},
+		Keys: &fakeKeys{}, Clock: stillClock,
 		Profiles: resolverFunc(func(_ profiles.Files, name string) (*profiles.Chain, error) {
 			return nil, &profiles.NotFoundError{Name: name}
 		}),

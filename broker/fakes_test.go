@@ -417,3 +417,6 @@ func (f *fakeLog) kinds() []string {
 	}
 	return kinds
 }
+
+// stillClock is of tests in which no time passes.
+var stillClock = broker.Clock{Now: time.Now, Boot: func() time.Duration { return 0 }}

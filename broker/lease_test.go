@@ -554,6 +554,84 @@ func TestScopesOutliveTheRoot(t *testing.T) {
 	}
 }
 
+// A lease inside another has a scope of its own, and ends with the one around
+// it all the same: to begin one is no way to stay on. Without scopes its wall
+// stands as long as its root, as what outlives the root around it is outside.
+func TestInnerLeasesEnd(t *testing.T) {
+	for _, way := range []string{"the root ends", "the root ends, without scopes", "the root ends while no daemon runs", "it is ended"} {
+		t.Run(way, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newLeased(t)
+				w.enclosed = way != "the root ends, without scopes"
+				w.begin(t, process(60), "ops2") // another's
+				outer := w.begin(t, process(100, 50), "ops")
+				var inner []broker.LeaseGrant
+				for pid := 101; pid <= 102; pid++ {
+					g := w.begin(t, process(pid, pid-1, 50), "ops")
+					if g.Scope != "" {
+						w.left[g.Scope] = []broker.Process{{PID: pid, ID: id(pid)}}
+					}
+					inner = append(inner, g)
+				}
+				switch way {
+				case "the root ends while no daemon runs":
+					w.gone[id(100)] = broker.Exit{}
+					w.restart()
+					if err := w.Start(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				case "it is ended":
+					var ends sync.WaitGroup
+					ends.Go(func() {
+						if ended, err := w.End(t.Context(), process(61), broker.EndRequest{Leases: []string{outer.ID}}); err != nil || !slices.Equal(ended, []string{outer.ID}) {
+							t.Errorf("%q, %v", ended, err)
+						}
+					})
+					synctest.Wait()
+					_, err := w.Begin(t.Context(), process(104, 101, 100), leaseRequest("ops"))
+					wantCode(t, err, broker.CodeDenied)
+					time.Sleep(45 * time.Second) // HUP and TERM have been sent
+					if got := w.sent(); !slices.Equal(got, []string{"HUP", "HUP", "HUP", "TERM", "TERM", "TERM"}) {
+						t.Errorf("signals %v", got)
+					}
+					for pid := 100; pid <= 102; pid++ {
+						w.end(id(pid), 143)
+					}
+					ends.Wait()
+				default:
+					w.end(id(100), 0)
+				}
+				want := map[string]bool{}
+				for _, g := range inner {
+					want[g.ID] = w.enclosed
+				}
+				for _, e := range w.log.entries {
+					if e.Kind == broker.EventLeaseEnded && e.Lease != outer.ID {
+						if !want[e.Lease] {
+							t.Errorf("ended: %+v", e)
+						}
+						delete(want, e.Lease)
+					}
+				}
+				for id, wanted := range want {
+					if wanted {
+						t.Errorf("%s has not ended", id)
+					}
+				}
+				code := broker.CodeDenied
+				if !w.enclosed {
+					code = ""
+				}
+				if way != "it is ended" {
+					wantCode(t, w.as(t, process(101), "ops"), code)
+					wantCode(t, w.as(t, process(103, 102), "ops"), code)
+					wantCode(t, w.as(t, process(103, 102), "ops2"), broker.CodeDenied)
+				}
+			})
+		})
+	}
+}
+
 // Everything is there, and recorded, before the command runs; a lease that
 // cannot begin leaves nothing behind.
 func TestBeginIsRecordedFirst(t *testing.T) {

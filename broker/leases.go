@@ -203,6 +203,9 @@ func (b *Broker) newLease(caller Caller, parent *lease, req LeaseRequest) (*leas
 		return nil, Errorf(CodeDenied, "lease %s is not renewed by itself, so no lease begins inside it", parent.ID).
 			WithHint("leave it first")
 	}
+	if parent != nil && b.isEnding(parent) {
+		return nil, parent.over()
+	}
 	if caller.PID == 0 || caller.ID.PID != caller.PID || !caller.Resolved {
 		return nil, Errorf(CodeDenied, "a lease needs a process that can be watched, and the one that asks cannot be seen").
 			WithHint("run gatepass exec outside the container or sandbox")
@@ -395,11 +398,19 @@ func (b *Broker) restoreLeases(ctx context.Context) error {
 			b.closeLease(ctx, l, "the machine was restarted")
 		case !l.Ended.IsZero():
 			b.linger(l)
+		case l.Scope != "" && l.Parent != "" && !b.lives(l.Parent):
+			b.endLease(ctx, l, outerEnded)
 		default:
 			b.restore(ctx, l)
 		}
 	}
 	return nil
+}
+
+// lives reports whether a lease stands and has not ended.
+func (b *Broker) lives(id string) bool {
+	l := b.lease(id)
+	return l != nil && !b.leaseEnded(l)
 }
 
 // restore goes on with one lease.

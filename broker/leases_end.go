@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -45,7 +46,34 @@ func (b *Broker) endLease(ctx context.Context, l *lease, how string) {
 	if err := b.cfg.Log.Append(ctx, ended, true); err != nil {
 		b.cfg.Logger.Error("end of lease not recorded", "lease", l.ID, "err", err)
 	}
+	all := b.inside(l) // as long as l is known
 	b.linger(l)
+	// Those inside it are in scopes of their own, and would be a way to stay on.
+	// Without scopes what outlives a root is outside in any case, and better
+	// behind its own wall. One that has the same root ends by itself.
+	for _, inner := range all {
+		if inner.Scope != "" && inner.Root != l.Root {
+			b.endLease(ctx, inner, outerEnded)
+		}
+	}
+}
+
+// outerEnded is how a lease ends whose parent has.
+const outerEnded = "the lease around it has ended"
+
+// inside returns the leases that began inside l, and inside those.
+func (b *Broker) inside(l *lease) (all []*lease) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, other := range b.leases {
+		for up := b.leases[other.Parent]; up != nil; up = b.leases[up.Parent] {
+			if up == l {
+				all = append(all, other)
+				break
+			}
+		}
+	}
+	return all
 }
 
 // linger closes an ended lease once nothing is left in its scope.
@@ -120,7 +148,8 @@ func (b *Broker) closeLease(ctx context.Context, l *lease, why string) {
 	}
 }
 
-// signalEnd ends a lease's processes: HUP, TERM, KILL, with the grace between.
+// signalEnd ends a lease's processes, and those of the leases inside it: HUP,
+// TERM, KILL, with the grace between.
 func (b *Broker) signalEnd(l *lease, why string) {
 	b.mu.Lock()
 	if l.ending {
@@ -139,6 +168,9 @@ func (b *Broker) signalEnd(l *lease, why string) {
 		}
 		if err := b.cfg.Leases.Processes.Signal(l.Scope, l.Root, signals[0]); err != nil {
 			b.cfg.Logger.Warn("the processes of a lease cannot be ended", "lease", l.ID, "signal", signals[0], "err", err)
+		}
+		for _, inner := range b.inside(l) { // also what has begun meanwhile
+			b.signalEnd(inner, why)
 		}
 		if len(signals) > 1 {
 			b.cfg.Clock.AfterFunc(b.cfg.Leases.Grace, func() { next(signals[1:]) })
@@ -195,7 +227,9 @@ func (b *Broker) End(ctx context.Context, caller Caller, req EndRequest) ([]stri
 		return nil, b.refuse(ctx, caller, &query{lease: in.id()}, "", err)
 	}
 	ended := []string{}
+	waited := slices.Clone(all)
 	for _, l := range all {
+		waited = append(waited, b.inside(l)...)
 		ended = append(ended, l.ID)
 		if req.Release {
 			entry := b.leaseEvent(EventLeaseReleased, l)
@@ -216,7 +250,7 @@ func (b *Broker) End(ctx context.Context, caller Caller, req EndRequest) ([]stri
 	if in != nil || req.Release {
 		return ended, nil
 	}
-	for _, l := range all {
+	for _, l := range waited {
 		select {
 		case <-l.gone:
 		case <-ctx.Done():

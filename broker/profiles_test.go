@@ -137,7 +137,7 @@ func TestShowProfile(t *testing.T) {
 func TestListProfilesTrusts(t *testing.T) {
 	seen := map[string]bool{}
 	b := broker.New(broker.Config{
-		Keys: &fakeKeys{}, Files: profiles.Files{Config: "/home/alice/.aws/config"},
+		Keys: &fakeKeys{}, Files: profiles.Files{Config: "/home/alice/.aws/config"}, Clock: stillClock,
 		Profiles: resolverFunc(func(f profiles.Files, name string) (*profiles.Chain, error) {
 			seen[f.Config] = f.Trusted
 			return nil, &profiles.ConfigError{File: f.Config, Msg: "broken"}

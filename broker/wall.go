@@ -119,6 +119,13 @@ func (b *Broker) letGo(id ProcessID) {
 	delete(b.roots, id)
 }
 
+// isEnding reports whether l has ended, or signals that end it are on their way.
+func (b *Broker) isEnding(l *lease) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return l.ending || !l.Ended.IsZero()
+}
+
 func (b *Broker) leaseEnded(l *lease) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

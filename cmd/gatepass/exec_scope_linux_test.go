@@ -105,3 +105,28 @@ func TestExecInAScope(t *testing.T) {
 		t.Errorf("%d leases were released", n)
 	}
 }
+
+// A lease that is ended takes those inside it along, which have scopes of
+// their own.
+func TestEndTakesInnerLeases(t *testing.T) {
+	m := scopetest.Start(t, os.Getuid())
+	r := newRealm(t)
+	r.setenv("XDG_RUNTIME_DIR=" + m.RuntimeDir)
+	r.restart(t)
+	l := r.begin(t)
+	gatepass := filepath.Join(r.bin, "gatepass")
+	outer := l.does("echo $GATEPASS_LEASE")
+	// One inner lease whose root outlives its parent, and one inside that.
+	inner := l.does("setsid " + gatepass + " exec -- sh -c 'echo $$; exec " + gatepass + " exec -- sleep 1000' 2>&1 </dev/null &")
+	until(t, "all three are there", func() bool { return len(r.status(t).Leases) == 3 })
+	if out, err := r.command("gatepass", "end", outer).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got := r.status(t).Leases; len(got) != 0 {
+		t.Errorf("left: %+v", got)
+	}
+	stat, err := os.ReadFile("/proc/" + inner + "/stat")
+	if err == nil && !strings.Contains(string(stat), ") Z ") {
+		t.Errorf("process %s of an inner lease lives on: %s", inner, stat)
+	}
+}
