@@ -97,14 +97,17 @@ func verified(r audit.Report, key string) string {
 		return "the audit log is empty\n"
 	}
 	const minutes = "2006-01-02 15:04"
-	s := fmt.Sprintf("the audit log is whole: %s in %s, from %s to %s, ", count(r.Entries, "entry", "entries"),
+	s := fmt.Sprintf("the audit log is whole: %s in %s, from %s to %s, ", count(r.Entries-r.Pruned, "entry", "entries"),
 		count(int64(r.Segments), "file", "files"), r.First.Local().Format(minutes), r.Last.Local().Format(minutes))
 	if r.Unsigned == 0 {
 		s += "all signed by " + printable(key)
 	} else {
-		s += fmt.Sprintf("the first %d signed by %s, %d not signed yet", r.Signed, printable(key), r.Unsigned)
+		s += fmt.Sprintf("the first %d signed by %s, %d not signed yet", r.Signed-r.Pruned, printable(key), r.Unsigned)
 	}
 	s += "\n"
+	if r.Pruned > 0 {
+		s += fmt.Sprintf("it begins with entry %d: those before were removed when they were old, as a signed entry says\n", r.Pruned)
+	}
 	if r.Against > 0 {
 		s += fmt.Sprintf("it continues what was kept elsewhere: %s\n", count(r.Against, "checkpoint", "checkpoints"))
 	}
