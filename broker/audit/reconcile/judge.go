@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"gatepass/broker"
 )
@@ -161,6 +162,8 @@ func (f *facts) descendant(e *Event, key string, i *issue) Finding {
 			return f.ofMinted(e, i)
 		case len(parents) > 0:
 			return f.ofSession(e, parents, "through a session that was made with it; ")
+		case f.issues[i.parent] == nil && i.made != nil && !f.attribute(i.made).Kind.Explained():
+			return Finding{Kind: KindUnissued, Why: "used a session that event " + i.made.ID + " made, which is not explained"}
 		case f.issues[i.parent] == nil:
 			return Finding{Kind: KindForeign, Why: "another principal made the session"}
 		}
@@ -223,14 +226,9 @@ func (f *facts) byTheName(e *Event) (Finding, bool) {
 			continue
 		}
 		named = append(named, s)
-		from, to := s.inLog(e.Time)
-		if s.Outcome != outcomeIssued || to.Before(s.Requested) || from.After(s.Expires) {
-			continue
+		if s.Outcome == outcomeIssued && s.liveFor(e) {
+			live = append(live, s)
 		}
-		if c := e.Identity.Created; !c.IsZero() && !s.asking(c) {
-			continue
-		}
-		live = append(live, s)
 	}
 	switch key := e.Identity.AccessKeyID; {
 	case len(named) == 0:
@@ -241,6 +239,21 @@ func (f *facts) byTheName(e *Event) (Finding, bool) {
 		return Finding{Kind: KindUntraced, Session: named[0], Why: "a session has the name " + name + " at a time when the broker's of that name was none"}, true
 	}
 	return Finding{Kind: KindUnissued, Session: named[0], Why: "a session has the name of " + named[0].ID + " and an access key that the broker never got"}, true
+}
+
+// liveFor reports whether e, whose session has s's name, can be of s by its
+// time.
+func (s *Session) liveFor(e *Event) bool {
+	from, to := s.inLog(e.Time)
+	until := s.Expires
+	if e.internal() || e.Identity.Console {
+		until = s.Issued.Add(12 * time.Hour) // an AWS service ends what it began, and the console has sessions of its own
+	}
+	if to.Before(s.Requested) || from.After(until) {
+		return false
+	}
+	made := e.Identity.Created
+	return made.IsZero() || s.asking(made) || e.Identity.Console && !made.Add(s.ahead).Before(s.Issued)
 }
 
 // stranger judges a call of which neither key nor session is known.
@@ -297,7 +310,7 @@ func (f *facts) ofSession(e *Event, sessions []*Session, how string) Finding {
 			case p.First.After(to):
 				early = true
 				v.Past = append(v.Past, p)
-			case over && p.Lease != "" && end.Before(from):
+			case over && p.Lease != "" && end.Before(from) && !e.internal(): // a stack goes on being made
 				v.Past = append(v.Past, p)
 			default:
 				v.By = append(v.By, p)

@@ -122,7 +122,7 @@ func (f *facts) issued(e *Event) {
 		i.parent = f.keep(e.Identity.AccessKeyID)
 	}
 	if i.made == nil || i.made.Identity.Type == "AWSAccount" { // the caller's account tells more
-		if f.isUser(e) || len(f.byKey[e.Identity.AccessKeyID]) > 0 || f.roles[e.Role] {
+		if f.isUser(e) || len(f.byKey[e.Identity.AccessKeyID]) > 0 || f.roles[e.Role] || f.ofOurRole(&e.Identity) {
 			i.made = e
 		}
 	}

@@ -95,6 +95,30 @@ func TestAnomalies(t *testing.T) {
 			w.pass(2 * time.Second)
 			w.call(trailtest.Call{Action: "AssumeRole", RoleARN: deploy, SessionName: s.Name})
 		}, map[reconcile.Kind]int64{reconcile.KindUnissued: 1, reconcile.KindBroker: 1}, "never asked for"},
+		{"the same a second after its making", func(w *world, _, _ *session) {
+			s := w.mint("deploy", deploy, "")
+			w.pass(time.Second)
+			w.call(trailtest.Call{Action: "AssumeRole", RoleARN: deploy, SessionName: s.Name})
+		}, map[reconcile.Kind]int64{reconcile.KindUnissued: 1, reconcile.KindBroker: 1}, "never asked for"},
+		{"a stolen key gets a session token while the broker is refused one, elsewhere", func(w *world, _, _ *session) {
+			w.requestProof("deploy", deploy)
+			w.trail.Address = "198.51.100.9"
+			w.call(trailtest.Call{Action: "GetSessionToken"})
+		}, map[reconcile.Kind]int64{reconcile.KindUnissued: 1}, "never asked for"},
+		{"or from the same place by another program", func(w *world, _, _ *session) {
+			w.requestProof("deploy", deploy)
+			w.call(trailtest.Call{Action: "GetSessionToken", UserAgent: trailtest.CLI})
+		}, map[reconcile.Kind]int64{reconcile.KindUnissued: 1}, "never asked for"},
+		{"or another role's session", func(w *world, _, _ *session) {
+			w.request("deploy", deploy, "")
+			w.call(trailtest.Call{Action: "AssumeRole", RoleARN: deploy, SessionName: "x"})
+		}, map[reconcile.Kind]int64{reconcile.KindUnissued: 1}, "never asked for"},
+		{"a thief changes keys while the broker rotates one, by another program and elsewhere", func(w *world, _, _ *session) {
+			w.record(broker.Event{Kind: broker.EventKeyRotating, Key: &broker.EventKey{Name: "alice", AccessKeyID: aliceKey, UserARN: alice}, Reason: "a new access key is asked for"})
+			w.call(trailtest.Call{Action: "DeleteAccessKey", SubjectKeyID: "AKIAEXAMPLEALICE0002", UserAgent: trailtest.CLI})
+			w.trail.Address = "198.51.100.9"
+			w.call(trailtest.Call{Action: "DeleteAccessKey", SubjectKeyID: "AKIAEXAMPLEALICE0002"})
+		}, map[reconcile.Kind]int64{reconcile.KindDirect: 2}, "only to rotate it"},
 		{"a stolen key tries a role in vain", func(w *world, _, _ *session) {
 			w.pass(time.Hour)
 			w.call(trailtest.Call{Action: "AssumeRole", RoleARN: deploy, SessionName: "x", Code: "AccessDenied"})
@@ -123,6 +147,10 @@ func TestAnomalies(t *testing.T) {
 		{"a session of the role that nothing tells of", func(w *world, _, _ *session) {
 			w.trail.Use(trailtest.Use{Time: w.aws(), Call: "s3:ListBuckets", Principal: "arn:aws:sts::111122223333:assumed-role/Deploy/x", AccessKeyID: "ASIAEXAMPLENOWHERE01"})
 		}, map[reconcile.Kind]int64{reconcile.KindUntraced: 1}, "neither the log nor these files"},
+		{"and goes on from there in secret", func(w *world, _, _ *session) {
+			c := w.call(trailtest.Call{Action: "AssumeRole", Principal: "arn:aws:sts::111122223333:assumed-role/Deploy/x", AccessKeyID: "ASIAEXAMPLENOWHERE01", RoleARN: "arn:aws:iam::111122223333:role/Other", SessionName: "y"})
+			w.trail.Use(trailtest.Use{Time: w.aws(), Call: "s3:GetObject", Principal: "arn:aws:sts::111122223333:assumed-role/Other/y", AccessKeyID: c.IssuedKeyID})
+		}, map[reconcile.Kind]int64{reconcile.KindUntraced: 1, reconcile.KindUnissued: 1}, "made, which is not explained"},
 		{"a session by the name of one that is there", func(w *world, shared, _ *session) {
 			w.use(shared, "s3:ListBuckets", func(u *trailtest.Use) { u.AccessKeyID = "ASIAEXAMPLENOWHERE01" })
 		}, map[reconcile.Kind]int64{reconcile.KindUnissued: 1}, "an access key that the broker never got"},
@@ -277,11 +305,23 @@ func TestInOrder(t *testing.T) {
 				u.Console, u.AccessKeyID, u.Agent = true, "ASIAEXAMPLECONSOLE01", "Mozilla/5.0 (Windows NT 10.0)"
 			})
 		}, map[reconcile.Kind]int64{reconcile.KindCandidates: 1}},
+		{"a stack that is still being made after the lease", func(w *world, _, own *session) {
+			w.pass(3 * time.Hour)
+			w.use(own, "ec2:RunInstances", func(u *trailtest.Use) {
+				u.InvokedBy, u.AccessKeyID = "cloudformation.amazonaws.com", "ASIAEXAMPLEFORWARDED"
+			})
+		}, map[reconcile.Kind]int64{reconcile.KindProcess: 1}},
 		{"whoami", func(w *world, shared, _ *session) {
 			w.whoami(shared)
 			w.call(trailtest.Call{Action: "GetCallerIdentity", Principal: shared.arn(), AccessKeyID: shared.AccessKeyID})
 			w.use(shared, "ec2:DescribeInstances") // not by whoami
 		}, map[reconcile.Kind]int64{reconcile.KindProcess: 1, reconcile.KindCandidates: 1}},
+		{"the console after the session", func(w *world, shared, _ *session) {
+			w.pass(3 * time.Hour)
+			w.use(shared, "ec2:DescribeInstances", func(u *trailtest.Use) {
+				u.Console, u.AccessKeyID, u.Created = true, "ASIAEXAMPLECONSOLE01", w.aws().Add(-time.Hour)
+			})
+		}, map[reconcile.Kind]int64{reconcile.KindCandidates: 1}},
 		{"an event without an access key", func(w *world, shared, _ *session) {
 			w.use(shared, "ec2:DescribeInstances", func(u *trailtest.Use) { u.AccessKeyID = "" })
 		}, map[reconcile.Kind]int64{reconcile.KindCandidates: 1}},
@@ -291,6 +331,9 @@ func TestInOrder(t *testing.T) {
 			w.serve(&s, "/usr/bin/make", 8000, "")
 			w.use(shared, "ec2:DescribeInstances")
 		}, map[reconcile.Kind]int64{reconcile.KindCandidates: 1}},
+		{"another role's session of the same name", func(w *world, shared, _ *session) {
+			w.trail.Use(trailtest.Use{Time: w.aws(), Call: "s3:GetObject", Principal: "arn:aws:sts::111122223333:assumed-role/Other/" + shared.Name, AccessKeyID: "ASIAEXAMPLENOWHERE01"})
+		}, nil},
 		{"the user signs in to the console", func(w *world, _, _ *session) {
 			w.trail.Use(trailtest.Use{Time: w.aws(), Call: "signin:ConsoleLogin", Principal: alice, Address: "198.51.100.9"})
 		}, nil},
