@@ -70,6 +70,10 @@ type Processes interface {
 	// than that.
 	Join(ctx context.Context, scope string, pid int) (ProcessID, error)
 
+	// ScopeFor returns which scope Enclose will make for a lease, as far as that
+	// can be told before; "" where it cannot.
+	ScopeFor(lease string) string
+
 	// ScopeOf returns which of the scopes made by Enclose the process is in,
 	// "" for none. It may be that of a lease which nobody knows any more. The
 	// process may have ended: that is an error. No error is to be taken for "".

@@ -23,6 +23,8 @@ type fakeTree struct {
 	scopes   map[broker.ProcessID]string // of processes that only their scope tells
 	enclosed bool                        // new leases get a scope
 	joinErr  error
+	expected func(lease string) string // the scope that they are expected to get; nil for nobody knows
+	moving   func() error              // runs while a process is moved into its scope; may be nil
 	watches  map[broker.ProcessID][]func(broker.Exit)
 	gone     map[broker.ProcessID]broker.Exit
 	left     map[string][]broker.Process // what lives in a scope
@@ -108,6 +110,11 @@ func (f *fakeTree) WatchEmpty(scope string, empty func()) (func(), error) {
 }
 
 func (f *fakeTree) Enclose(_ context.Context, lease string, id broker.ProcessID) (string, error) {
+	if f.moving != nil {
+		if err := f.moving(); err != nil {
+			return "", err
+		}
+	}
 	if !f.enclosed {
 		return "", nil
 	}
@@ -119,6 +126,13 @@ func (f *fakeTree) Join(_ context.Context, scope string, pid int) (broker.Proces
 	defer f.mu.Unlock()
 	f.scopes[id(pid)] = scope
 	return id(pid), f.joinErr
+}
+
+func (f *fakeTree) ScopeFor(lease string) string {
+	if f.expected == nil {
+		return ""
+	}
+	return f.expected(lease)
 }
 
 func (f *fakeTree) ScopeOf(id broker.ProcessID) (string, error) {
@@ -630,6 +644,79 @@ func TestInnerLeasesEnd(t *testing.T) {
 			})
 		})
 	}
+}
+
+// While a lease's root is on its way into its scope, all else that is to be
+// there before the command runs is done; what comes of the scope counts.
+func TestScopesAreMadeMeanwhile(t *testing.T) {
+	foresee := func(lease string) string { return "scope-" + lease }
+	for _, tt := range []struct {
+		name     string
+		expected func(string) string
+		enclosed bool
+		err      error
+		scoped   bool
+	}{
+		{"as foreseen", foresee, true, nil, true},
+		{"elsewhere", func(lease string) string { return "/other/scope-" + lease }, true, nil, true},
+		{"there is none", foresee, false, nil, false},
+		{"it fails", foresee, true, errors.New("the manager hangs"), false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newLeased(t)
+				w.enclosed, w.expected = tt.enclosed, tt.expected
+				w.moving = func() error {
+					time.Sleep(time.Second)
+					w.fakeTree.mu.Lock()
+					defer w.fakeTree.mu.Unlock()
+					if len(w.saved) != 1 || w.saved[0].Scope != tt.expected(w.saved[0].ID) || !slices.Contains(w.log.kinds(), "lease.started") {
+						t.Errorf("meanwhile: saved %+v, recorded %v", w.saved, w.log.kinds())
+					}
+					return tt.err
+				}
+				start := time.Now()
+				g := w.begin(t, process(100, 50), "ops")
+				if time.Since(start) != time.Second {
+					t.Error("it began before the root was where it belongs")
+				}
+				want := ""
+				if tt.scoped {
+					want = "scope-" + g.ID
+				}
+				if g.Scope != want || len(w.saved) != 1 || w.saved[0].Scope != want {
+					t.Errorf("scope %q, saved %+v", g.Scope, w.saved)
+				}
+				// Only where there are scopes is anybody's asked for.
+				lost := process(104)
+				w.gone[lost.ID] = broker.Exit{}
+				if err := w.as(t, lost, "ops2"); (err != nil) != tt.scoped {
+					t.Errorf("of a process that cannot be seen: %v", err)
+				}
+				w.end(id(100), 0)
+				if err := w.as(t, lost, "ops2"); err != nil {
+					t.Errorf("after the end: %v", err)
+				}
+			})
+		})
+	}
+	t.Run("it is ended", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newLeased(t)
+			w.enclosed, w.expected = true, foresee
+			w.moving = func() error {
+				go w.End(t.Context(), process(60), broker.EndRequest{All: true})
+				time.Sleep(time.Second)
+				return nil
+			}
+			_, err := w.Begin(t.Context(), process(100, 50), leaseRequest("ops"))
+			wantCode(t, err, broker.CodeDenied)
+			synctest.Wait()
+			if kinds := w.log.kinds(); !slices.Contains(kinds, "lease.ended") || len(w.saved) != 0 || len(w.rooms) != 0 || len(w.open) != 0 {
+				t.Errorf("%v; left behind: %v %v %v", kinds, w.saved, w.rooms, w.open)
+			}
+		})
+	})
 }
 
 // Everything is there, and recorded, before the command runs; a lease that

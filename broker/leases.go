@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -119,6 +120,7 @@ func (b *Broker) begin(ctx context.Context, caller Caller, parent *lease, q *que
 	if err != nil {
 		return LeaseGrant{}, err
 	}
+	enclosed := func() string { return "" }
 	// What was made so far is unmade if the rest fails.
 	defer func() {
 		if ask := (*AskError)(nil); errors.As(err, &ask) {
@@ -127,6 +129,7 @@ func (b *Broker) begin(ctx context.Context, caller Caller, parent *lease, q *que
 		}
 		b.begunLease(l.ID)
 		if err != nil {
+			enclosed()
 			b.closeLease(context.WithoutCancel(ctx), l, "the lease could not begin")
 		}
 	}()
@@ -151,9 +154,9 @@ func (b *Broker) begin(ctx context.Context, caller Caller, parent *lease, q *que
 			}
 		}
 	}
-	if l.Scope, err = b.cfg.Leases.Processes.Enclose(ctx, l.ID, l.Root); err != nil {
-		b.cfg.Logger.Warn("a lease has no scope of its own; what outlives its root is outside", "lease", l.ID, "err", err)
-		l.Scope = ""
+	enclosed = b.enclose(ctx, l)
+	if l.Scope = b.cfg.Leases.Processes.ScopeFor(l.ID); l.Scope == "" {
+		l.Scope = enclosed()
 	}
 	if l.Room, err = b.cfg.Leases.Rooms.Open(&l.Lease, req.Program); err != nil {
 		return LeaseGrant{}, err
@@ -175,12 +178,21 @@ func (b *Broker) begin(ctx context.Context, caller Caller, parent *lease, q *que
 	b.mu.Lock()
 	l.begun = true
 	b.mu.Unlock()
+	if scope := enclosed(); scope != l.Scope {
+		b.moveScope(l, scope)
+		if err := b.saveLeases(ctx); err != nil {
+			return LeaseGrant{}, err
+		}
+	}
 	if err := b.watch(l); err != nil {
 		return LeaseGrant{}, err
 	}
 	b.mu.Lock()
-	begun := l.Lease
+	begun, ending := l.Lease, l.ending
 	b.mu.Unlock()
+	if ending { // a signal may have come before the root was in its scope
+		return LeaseGrant{}, l.over()
+	}
 	grant := LeaseGrant{Lease: begun, Region: region, Expires: first.creds.Expires, Renewable: l.Renew != "never"}
 	if l.Serve == "env" {
 		served := b.event(EventCredentialsServed, OutcomeOK, caller, q)
@@ -192,6 +204,35 @@ func (b *Broker) begin(ctx context.Context, caller Caller, parent *lease, q *que
 		grant.Credentials = first.creds
 	}
 	return grant, nil
+}
+
+// enclose begins to move a lease's root into a scope. To wait for the service
+// manager, and for the kernel to stop all forks meanwhile, takes as long as
+// everything else that a lease begins with, so that is done at the same time.
+// The function that it returns waits, and tells the scope: "" for none.
+func (b *Broker) enclose(ctx context.Context, l *lease) (enclosed func() string) {
+	done := make(chan string, 1)
+	go func() {
+		scope, err := b.cfg.Leases.Processes.Enclose(ctx, l.ID, l.Root)
+		if err != nil {
+			b.cfg.Logger.Warn("a lease has no scope of its own; what outlives its root is outside", "lease", l.ID, "err", err)
+			scope = ""
+		}
+		done <- scope
+	}()
+	return sync.OnceValue(func() string { return <-done })
+}
+
+// moveScope corrects which scope a lease that stands has.
+func (b *Broker) moveScope(l *lease, scope string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if l.Scope != "" {
+		b.scoped--
+	}
+	if l.Scope = scope; scope != "" {
+		b.scoped++
+	}
 }
 
 // newLease returns the lease that req asks for, of which nothing is made yet.

@@ -397,6 +397,9 @@ func (t *Trees) Enclose(ctx context.Context, lease string, id broker.ProcessID) 
 	scope := scopeIn(group)
 	if groupErr == nil && path.Base(scope) == unit {
 		if _, groupErr = t.hierarchy.path(scope); groupErr == nil {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			t.slice = path.Dir(scope)
 			return scope, nil
 		}
 	}
@@ -449,6 +452,18 @@ func (t *Trees) Join(ctx context.Context, scope string, pid int) (broker.Process
 		err = fmt.Errorf("the user's service manager says that it took process %d into %s, but it is in %s", pid, unit, group)
 	}
 	return id, err
+}
+
+// ScopeFor implements [broker.Processes]: the manager makes all scopes in one
+// place.
+func (t *Trees) ScopeFor(lease string) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	unit, ok := unitOf(lease)
+	if t.slice == "" || !ok {
+		return ""
+	}
+	return path.Join(t.slice, unit)
 }
 
 // isLate reports whether a unit was made though Enclose said that it was not.

@@ -52,6 +52,7 @@ var leases struct {
 func mustEnclose(t testing.TB, trees *Trees, id broker.ProcessID) (scope string) {
 	t.Helper()
 	lease := lease()
+	expected := trees.ScopeFor(lease)
 	scope, err := trees.Enclose(t.Context(), lease, id)
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +60,27 @@ func mustEnclose(t testing.TB, trees *Trees, id broker.ProcessID) (scope string)
 	if path.Base(scope) != "gatepass-"+lease+".scope" || scope[0] != '/' {
 		t.Fatalf("%s is in %q", lease, scope)
 	}
+	if expected != "" && expected != scope {
+		t.Errorf("%s was expected in %s and is in %s", lease, expected, scope)
+	}
 	return scope
+}
+
+// Where one scope was made, the next will be.
+func TestScopeFor(t *testing.T) {
+	m := scopetest.Start(t, os.Getuid())
+	trees := newTrees(t, Config{RuntimeDir: m.RuntimeDir})
+	if got := trees.ScopeFor("l-two"); got != "" {
+		t.Errorf("before the first: %q", got)
+	}
+	scope := mustEnclose(t, trees, start(t, 0).id)
+	if got, want := trees.ScopeFor("l-two"), path.Dir(scope)+"/gatepass-l-two.scope"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := trees.ScopeFor("../l-two"); got != "" {
+		t.Errorf("for what is no lease: %q", got)
+	}
+	mustEnclose(t, trees, start(t, 0).id)
 }
 
 func mustScopeOf(t testing.TB, trees *Trees, id broker.ProcessID) (scope string) {

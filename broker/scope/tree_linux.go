@@ -22,8 +22,9 @@ type platform struct {
 	asked      *asked
 	manager    *manager
 
-	mu   sync.Mutex
-	late map[string]bool // guarded by mu: units that came after Enclose had given up
+	mu    sync.Mutex      // guards what follows
+	late  map[string]bool // units that came after Enclose had given up
+	slice string          // control group of the last scope's parent; "" before the first
 }
 
 func (t *platform) open(c Config) (err error) {

@@ -170,6 +170,9 @@ func (*Trees) Join(_ context.Context, _ string, pid int) (broker.ProcessID, erro
 	return broker.ProcessID{PID: pid, Start: startOf(k)}, nil
 }
 
+// ScopeFor implements [broker.Processes]: there are no scopes here.
+func (*Trees) ScopeFor(string) string { return "" }
+
 // ScopeOf implements [broker.Processes]: there are no scopes here.
 func (*Trees) ScopeOf(id broker.ProcessID) (string, error) { return "", alive(id) }
 
