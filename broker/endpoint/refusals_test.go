@@ -404,9 +404,12 @@ func TestRefusalsAreRecorded(t *testing.T) {
 		later()
 		want("no token, later", many(stranger), h.kernel.uid, "; 9 more like it since the entry before")
 		// One kind does not hide another, nor one lease another.
-		h.kernel.uid++
-		want("another user", many(good), h.kernel.uid-1, "connection is user")
-		h.kernel.uid--
+		theirs := newHarness(t)
+		theirs.kernel.uid++ // we are the others
+		ours, mine := s, h
+		h, s = theirs, theirs.open(t, kind)
+		want("another user", many("GET / HTTP/1.1\r\n"+s.host()+"\r\n"), h.kernel.uid-1, "connection is user")
+		h, s = mine, ours
 		h.End(s.lease, "over")
 		want("after the end", many(good), h.kernel.uid, "over")
 		s = other
