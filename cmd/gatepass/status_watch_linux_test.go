@@ -107,11 +107,12 @@ func TestWatchRedraws(t *testing.T) {
 
 	p.resize(30, 6)
 	p.cmd.Process.Signal(syscall.SIGWINCH) // the kernel sends it to the foreground
-	p.expect(beginFrame)
-	from := p.found
-	p.expect(endFrame)
-	if frame := p.seen.String()[from:p.found]; strings.Count(frame, "\r\n") > 5 {
-		t.Errorf("on a small terminal: %q", frame)
+	// A page that was being drawn meanwhile may come first.
+	for lines := 24; lines > 5; {
+		p.expect(beginFrame)
+		from := p.found
+		p.expect(endFrame)
+		lines = strings.Count(p.seen.String()[from:p.found], "\r\n")
 	}
 
 	p.cmd.Process.Signal(syscall.SIGTSTP)
