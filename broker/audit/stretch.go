@@ -20,8 +20,8 @@ const (
 	stretchSize = 256 << 10 // bytes, mostly
 
 	// slack is how far a clock may be wrong without Since and Until being
-	// so. What it costs is a day's entries more to read.
-	slack = 24 * time.Hour
+	// so. What it costs is an hour's entries more to read.
+	slack = time.Hour
 )
 
 // A mark is what is known of the place where a stretch begins: its first
