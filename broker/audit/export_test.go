@@ -40,7 +40,7 @@ var (
 func EntriesBy(ctx context.Context, dir string, q Query, size int64) iter.Seq2[Line, error] {
 	return func(yield func(Line, error) bool) {
 		r := newReader(ctx, dir)
-		r.size = size
+		r.size, r.apart = size, size
 		r.yield(q, yield)
 	}
 }

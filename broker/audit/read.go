@@ -16,7 +16,7 @@ import (
 // what was signed is for [Verify] to say.
 //
 // Since and Until need not read the whole log. The log is looked at in
-// stretches of 256 KiB (of a compressed segment, the whole), and one is passed
+// stretches of 1 MiB (of a compressed segment, the whole), and one is passed
 // over where its first entry and the next one's are in order and both more
 // than an hour before Since, or after Until. So an entry that is within bounds
 // is left out only if the clock that stamped it was wrong by more than an hour
@@ -55,9 +55,10 @@ var errStopped = errors.New("the caller has seen enough")
 
 // A reader reads the log in dir.
 type reader struct {
-	ctx  context.Context
-	dir  string
-	size int64 // of a stretch
+	ctx   context.Context
+	dir   string
+	size  int64 // of a stretch
+	apart int64 // bytes of a plain segment from mark to mark
 
 	num  int // of the segment to follow, from off on
 	off  int64
@@ -65,7 +66,7 @@ type reader struct {
 }
 
 func newReader(ctx context.Context, dir string) *reader {
-	return &reader{ctx: ctx, dir: dir, size: stretchSize}
+	return &reader{ctx: ctx, dir: dir, size: stretchSize, apart: markEvery}
 }
 
 func (r *reader) query(q Query, yield func(Line, error) bool) error {

@@ -19,6 +19,10 @@ type stretch struct {
 const (
 	stretchSize = 256 << 10 // bytes, mostly
 
+	// markEvery is how far apart the marks are that are looked at in a plain
+	// segment, in bytes. Each is a read somewhere else in the log.
+	markEvery = 1 << 20
+
 	// slack is how far a clock may be wrong without Since and Until being
 	// so. What it costs is an hour's entries more to read.
 	slack = time.Hour
@@ -122,11 +126,11 @@ func (s *compressedSegment) stretches(num int) []stretch {
 }
 
 // within appends the stretches of one plain segment. Between first and next it
-// looks at the entry at the beginning of each.
+// looks at marks.
 func (r *reader) within(parts []stretch, f segmentReader, num int, size int64, b bounds, first, next mark) ([]stretch, error) {
 	at := first
-	for from := int64(0); from < size; from += r.size {
-		to := min(from+r.size, size)
+	for from := int64(0); from < size; from += r.apart {
+		to := min(from+r.apart, size)
 		after := next
 		if !b.none() && to < size {
 			var err error
@@ -135,7 +139,9 @@ func (r *reader) within(parts []stretch, f segmentReader, num int, size int64, b
 			}
 		}
 		if b.none() || !b.pass(at, after) {
-			parts = append(parts, stretch{num: num, from: from, to: to})
+			for start := from; start < to; start += r.size {
+				parts = append(parts, stretch{num: num, from: start, to: min(start+r.size, to)})
+			}
 		}
 		at = after
 	}
