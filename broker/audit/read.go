@@ -16,11 +16,12 @@ import (
 // what was signed is for [Verify] to say.
 //
 // Since and Until need not read the whole log. The log is looked at in
-// stretches of 1 MiB (of a compressed segment, the whole), and one is passed
-// over where its first entry and the next one's are in order and both more
-// than an hour before Since, or after Until. So an entry that is within bounds
-// is left out only if the clock that stamped it was wrong by more than an hour
-// and was put right within the same stretch: it was written at another time.
+// stretches of 1 MiB (of a compressed segment, 4 MiB or the whole), and one is
+// passed over where its first entry and the next one's are in order and both
+// more than an hour before Since, or after Until. So an entry that is within
+// bounds is left out only if the clock that stamped it was wrong by more than
+// an hour and was put right within the same stretch: it was written at another
+// time.
 //
 // A line that is no entry is yielded with an error that says where it is, and
 // the iteration goes on; after any other error it ends. A missing log is

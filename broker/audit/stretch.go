@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"slices"
 	"time"
 )
 
@@ -101,8 +102,9 @@ func (r *reader) stretches(nums []int, b bounds) (parts []stretch, end int64, er
 			size = end
 		}
 		if c, ok := f.(*compressedSegment); ok {
-			if !b.pass(marks[i], marks[i+1]) {
-				parts = append(parts, c.stretches(num)...)
+			// The whole is passed over, if it can be, undecoded.
+			if err == nil && !b.pass(marks[i], marks[i+1]) {
+				parts, err = withinFrames(parts, c, num, b, marks[i], marks[i+1])
 			}
 		} else if err == nil {
 			parts, err = r.within(parts, f, num, size, b, marks[i], marks[i+1])
@@ -115,14 +117,30 @@ func (r *reader) stretches(nums []int, b bounds) (parts []stretch, end int64, er
 	return parts, end, nil
 }
 
-// stretches returns a compressed segment's frames. To look at the entry at the
-// beginning of one is to decode it, so all or none are read.
-func (s *compressedSegment) stretches(num int) []stretch {
-	parts := make([]stretch, len(s.frames))
-	for i, f := range s.frames {
-		parts[i] = stretch{num: num, from: f.start, to: f.start + int64(f.size), whole: true}
+// withinFrames appends the frames of one compressed segment. To look at the
+// entry at the beginning of one is to decode it, so they are passed over many
+// at a time.
+func withinFrames(parts []stretch, c *compressedSegment, num int, b bounds, first, next mark) ([]stretch, error) {
+	const together = 16
+	at := first
+	for some := range slices.Chunk(c.frames, together) {
+		last := some[len(some)-1]
+		to := last.start + int64(last.size)
+		after := next
+		if size, _ := c.size(); !b.none() && to < size {
+			var err error
+			if after, err = markAt(c, to); err != nil {
+				return nil, err
+			}
+		}
+		if b.none() || !b.pass(at, after) {
+			for _, f := range some {
+				parts = append(parts, stretch{num: num, from: f.start, to: f.start + int64(f.size), whole: true})
+			}
+		}
+		at = after
 	}
-	return parts
+	return parts, nil
 }
 
 // within appends the stretches of one plain segment. Between first and next it
@@ -184,16 +202,30 @@ func markNear(f segmentReader, off int64) (mark, error) {
 	if i < 0 {
 		return mark{}, nil
 	}
-	line := buf[i+1 : n]
+	return headOf(buf[i+1 : n]), nil
+}
+
+// markAt looks at the line that begins at off.
+func markAt(f segmentReader, off int64) (mark, error) {
+	var buf [512]byte
+	n, err := f.ReadAt(buf[:], off)
+	if err != nil && err != io.EOF {
+		return mark{}, err
+	}
+	return headOf(buf[:n]), nil
+}
+
+// headOf returns the mark of the line at the start of b, whose end may not be
+// there: its head is all that is wanted.
+func headOf(line []byte) mark {
 	if end := bytes.IndexByte(line, '\n'); end >= 0 {
 		line = line[:end]
 	}
-	// Its end may not be in buf, and its head is all that is wanted.
 	h, err := parseHead(line)
 	if err != nil && err != errNoEnd {
-		return mark{}, nil
+		return mark{}
 	}
-	return markOf(h), nil
+	return markOf(h)
 }
 
 // lastNewline returns where the last whole line before size ends.
