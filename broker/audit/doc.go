@@ -244,11 +244,12 @@
 // all of this kind may have been removed too, and is not asked for.
 //
 // A segment goes when all of its entries are older than Keep in [Options] and
-// covered by a checkpoint, at most one in 24 hours. What counts as now is the
-// clock, but nothing later than the first entry of the segment that is being
-// written: a clock that was set forward removes nothing until a whole segment
-// was written with it, and then one segment a day. That keeps up to one segment
-// more than was asked for.
+// covered by a checkpoint, at most one in 24 hours; of s segments one in
+// Keep/2s, where that is less. What counts as now is the clock, but nothing
+// later than the first entry of the segment that is being written: a clock that
+// was set forward removes nothing until a whole segment was written with it,
+// and then one segment a day. That keeps up to one segment more than was asked
+// for.
 //
 // Of a log that was pruned the files prove what is left of it, and that it
 // followed n other entries with this head. What those said is proved by nobody

@@ -20,7 +20,8 @@ const (
 	keepBackoff = 10 * time.Minute // the longest pause between two attempts to tidy up
 
 	// pruneInterval is how long after a segment the next one may be removed,
-	// so that a wrong clock costs one and not all.
+	// so that a wrong clock costs one and not all; less where segments come so
+	// fast that this would not keep up.
 	pruneInterval = 24 * time.Hour
 )
 
@@ -167,6 +168,30 @@ func (l *Log) prune(ctx context.Context, nums []int, current int, next, signed i
 	if signed < k.leaving.announced {
 		return nil
 	}
+	return l.remove(nums)
+}
+
+// finishPruning is the last step where the log is closed before it: what was
+// announced is signed now.
+func (l *Log) finishPruning() {
+	l.mu.Lock()
+	signed := l.signed
+	l.mu.Unlock()
+	if l.keep.leaving == nil || signed < l.keep.leaving.announced {
+		return
+	}
+	nums, err := listSegments(l.dir)
+	if err == nil {
+		err = l.remove(nums)
+	}
+	if err != nil {
+		l.log.Warn("audit log's old segment stays for now", "err", err)
+	}
+}
+
+// remove removes the segment that is leaving.
+func (l *Log) remove(nums []int) error {
+	k := &l.keep
 	if err := l.writePruned(nums, k.leaving.tree); err != nil {
 		return err
 	}
@@ -226,7 +251,8 @@ func (l *Log) oldest(ctx context.Context, nums []int, current int, next, signed 
 		return nil, err
 	}
 	if i := len(trees) - 1; i >= 0 && trees[i].n != end {
-		if ago := now.Sub(trees[i].at); 0 <= ago && ago < pruneInterval {
+		interval := min(pruneInterval, l.opts.Keep/time.Duration(2*len(nums)))
+		if ago := now.Sub(trees[i].at); 0 <= ago && ago < interval {
 			return nil, nil
 		}
 	}

@@ -2,12 +2,15 @@ package audit_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -395,6 +398,26 @@ func TestPrune(t *testing.T) {
 	})
 }
 
+// Where segments come faster than one a day, they go as fast.
+func TestPruneKeepsUp(t *testing.T) {
+	dir, key := logDir(t), newKey(t)
+	synctest.Test(t, func(t *testing.T) {
+		opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 4 << 10, Keep: 7 * 24 * time.Hour}
+		l := openAsIs(t, opts)
+		for range 30 * 24 {
+			put(t, l, 1, false)
+			settle()
+			settle()
+			time.Sleep(time.Hour - 22*time.Second)
+		}
+		shut(t, l)
+		rep, err := verify(t, dir, key)
+		if left := rep.Last.Sub(rep.First); err != nil || left < opts.Keep || left > 10*24*time.Hour {
+			t.Errorf("%v are left: %+v, %v", left, rep, err)
+		}
+	})
+}
+
 // lineFrom returns lines without the first n.
 func lineFrom(lines []byte, n int64) []byte {
 	for range n {
@@ -506,4 +529,55 @@ func TestPrunedByHand(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Those who read and verify beside a daemon that compresses and removes
+// segments see a whole log at every time.
+func TestReadersBesideTheKeeper(t *testing.T) {
+	dir, key := logDir(t), newKey(t)
+	var day atomic.Int64
+	opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 8 << 10, Keep: 10 * 24 * time.Hour,
+		Now: func() time.Time { return time.Unix(0, 0).Add(time.Duration(day.Load()) * 25 * time.Hour) }}
+	live := func() { // a day of the daemon
+		day.Add(1)
+		l := openAsIs(t, opts)
+		put(t, l, 30, true)
+		shut(t, l)
+	}
+	live()
+	ctx, stop := context.WithCancel(t.Context())
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	defer stop()
+	reads, verified := 0, 0
+	readers.Go(func() {
+		for ; ctx.Err() == nil; reads++ {
+			next := int64(-1)
+			for line, err := range audit.Entries(t.Context(), dir, audit.Query{}) {
+				if err != nil || next >= 0 && line.Seq != next {
+					t.Errorf("entry %d where %d should be: %v", line.Seq, next, err)
+					return
+				}
+				next = line.Seq + 1
+			}
+		}
+	})
+	readers.Go(func() {
+		for ; ctx.Err() == nil; verified++ {
+			if rep, err := audit.Verify(t.Context(), audit.VerifyOptions{Dir: dir, Key: key.verifier}); err != nil {
+				t.Errorf("%+v, %v", rep, err)
+				return
+			}
+		}
+	})
+	for range 30 {
+		live()
+	}
+	stop()
+	readers.Wait()
+	rep, err := verify(t, dir, key)
+	if err != nil || rep.Pruned < 100 {
+		t.Errorf("%+v, %v", rep, err)
+	}
+	t.Logf("read %d times, verified %d times; %d of %d entries pruned", reads, verified, rep.Pruned, rep.Entries)
 }

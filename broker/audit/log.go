@@ -512,6 +512,7 @@ func (l *Log) Close(ctx context.Context) error {
 	<-l.keep.done
 	<-l.alarm.done
 	l.checkpoint(ctx)
+	l.finishPruning()
 
 	var err error
 	if n := len(l.batch.lines); n > 0 {
