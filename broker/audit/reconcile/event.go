@@ -27,6 +27,7 @@ type Event struct {
 	// Of calls that make sessions and keys.
 	Role        string `json:"role_arn,omitempty"`     // that was asked for
 	SessionName string `json:"session_name,omitempty"` // that was asked for
+	AskedSource string `json:"asked_source_identity,omitempty"`
 	Issued      string `json:"issued_access_key_id,omitempty"`
 
 	Presigned bool   `json:"presigned,omitempty"` // the signature was in a URL, which anybody may have used
@@ -178,6 +179,7 @@ func (e *Event) readCall(request, response json.RawMessage) error {
 	var asked struct {
 		RoleARN     string `json:"roleArn"`
 		SessionName string `json:"roleSessionName"`
+		Source      string `json:"sourceIdentity"`
 	}
 	var answered struct {
 		Credentials struct {
@@ -198,7 +200,7 @@ func (e *Event) readCall(request, response json.RawMessage) error {
 			return fmt.Errorf("is no CloudTrail event of %s: %w", e.Call(), err)
 		}
 	}
-	e.Role, e.SessionName = asked.RoleARN, asked.SessionName
+	e.Role, e.SessionName, e.AskedSource = asked.RoleARN, asked.SessionName, asked.Source
 	e.Issued = answered.Credentials.AccessKeyID
 	if e.Issued == "" {
 		e.Issued = answered.AccessKey.AccessKeyID

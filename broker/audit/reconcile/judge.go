@@ -273,8 +273,30 @@ func (f *facts) stranger(e *Event) Finding {
 		return Finding{Kind: KindForeign, Why: "by no access key"}
 	case id.Type == "AssumedRole" && f.ofOurRole(id):
 		return Finding{Kind: KindUntraced, Why: "a session of a role that the broker serves, whose beginning neither the log nor these files tell"}
+	case len(f.sources[id.SourceIdentity]) > 0:
+		return f.bySource(e)
 	}
 	return Finding{Kind: KindForeign, Why: "another principal"}
+}
+
+// bySource judges a call with a session of another role that bears the source
+// identity of the broker's: a role keeps that of the session that assumed it,
+// and these files do not tell which it was.
+func (f *facts) bySource(e *Event) Finding {
+	made := e.Identity.Created
+	if made.IsZero() {
+		made = e.Time
+	}
+	var live []*Session
+	for _, s := range f.sources[e.Identity.SourceIdentity] {
+		if from, to := s.inLog(made); !to.Before(s.Issued) && !from.After(s.Expires) {
+			live = append(live, s)
+		}
+	}
+	if len(live) == 0 {
+		return Finding{Kind: KindUntraced, Why: "a session has the source identity " + e.Identity.SourceIdentity + ", and was made when none of the broker's of that identity was there"}
+	}
+	return f.ofSession(e, live, "by the source identity that it was given by a session of the broker's; ")
 }
 
 func (f *facts) ofOurRole(id *Identity) bool {

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"gatepass/broker"
@@ -22,6 +23,7 @@ type facts struct {
 	principals map[string]string // unique ids of our users: a long-term key of each
 	addresses  map[string]bool   // networks from which the broker called STS
 	vouched    []netip.Prefix
+	sources    map[string][]*Session // by the source identity that the broker gave them
 	sightings  map[sighting]bool
 	families   map[string]*Session // by kind of user agent: the only session that has it, or nil for several
 
@@ -38,7 +40,7 @@ type sighting struct {
 func newFacts(b *book) *facts {
 	return &facts{
 		book: b, issues: map[string]*issue{}, principals: map[string]string{}, addresses: map[string]bool{},
-		sightings: map[sighting]bool{}, families: map[string]*Session{}, interned: map[string]string{},
+		sources: map[string][]*Session{}, sightings: map[sighting]bool{}, families: map[string]*Session{}, interned: map[string]string{},
 	}
 }
 
@@ -94,6 +96,10 @@ func (f *facts) learn(e *Event) error {
 			f.addresses[f.keep(network(e.Address))] = true
 		}
 		f.hops(key)
+		if from := f.keep(e.AskedSource); from != "" && !slices.Contains(f.sources[from], s) {
+			f.sources[from] = append(f.sources[from], s)
+			s.seen = true // where the identity is passed on, nothing else may tell
+		}
 	}
 	if e.ErrorCode != "" || e.Issued == "" {
 		return nil

@@ -172,6 +172,11 @@ func TestAnomalies(t *testing.T) {
 			w.whoami(s)
 			w.use(s, "s3:ListBuckets")
 		}, map[reconcile.Kind]int64{reconcile.KindBroker: 1, reconcile.KindUnserved: 1}, "handed to nobody"},
+		{"a source identity of the broker's, when it had no such session", func(w *world, _, _ *session) {
+			sourced(w, "l-0000000003")
+			w.pass(2 * time.Hour)
+			w.trail.Use(trailtest.Use{Time: w.aws(), Call: "s3:GetObject", Principal: "arn:aws:sts::444455556666:assumed-role/Far/x", AccessKeyID: "ASIAEXAMPLEFARAWAY01", Source: "alice"})
+		}, map[reconcile.Kind]int64{reconcile.KindBroker: 1, reconcile.KindUntraced: 1}, "has the source identity alice"},
 		{"use after the lease's end", func(w *world, _, own *session) {
 			w.use(own, "s3:ListBuckets")
 		}, map[reconcile.Kind]int64{reconcile.KindEnded: 1}, "lease l-0000000001, which had session"},
@@ -238,6 +243,14 @@ func mfa(w *world) *session {
 	w.answered(s, w.call(trailtest.Call{Action: "AssumeRole", Principal: alice, AccessKeyID: base.AccessKeyID, RoleARN: deploy, SessionName: s.Name}), broker.EventSessionIssued)
 	w.call(trailtest.Call{Action: "ListMFADevices", Principal: alice, AccessKeyID: base.AccessKeyID})
 	return base
+}
+
+// sourced has the broker get a session with the source identity alice, for a
+// process.
+func sourced(w *world, lease string) {
+	s := w.request("deploy", deploy, lease)
+	w.answered(s, w.call(trailtest.Call{Action: "AssumeRole", RoleARN: deploy, SessionName: s.Name, SourceIdentity: "alice"}), broker.EventSessionIssued)
+	w.serve(s, "/usr/bin/terraform", 7000, "")
 }
 
 // What looks odd and is in order.
@@ -311,6 +324,10 @@ func TestInOrder(t *testing.T) {
 				u.InvokedBy, u.AccessKeyID = "cloudformation.amazonaws.com", "ASIAEXAMPLEFORWARDED"
 			})
 		}, map[reconcile.Kind]int64{reconcile.KindProcess: 1}},
+		{"a role that a process assumes where the trail does not reach", func(w *world, _, _ *session) {
+			sourced(w, "l-0000000003")
+			w.trail.Use(trailtest.Use{Time: w.aws(), Call: "s3:GetObject", Principal: "arn:aws:sts::444455556666:assumed-role/Far/x", AccessKeyID: "ASIAEXAMPLEFARAWAY01", Source: "alice"})
+		}, map[reconcile.Kind]int64{reconcile.KindBroker: 1, reconcile.KindProcess: 1}},
 		{"whoami", func(w *world, shared, _ *session) {
 			w.whoami(shared)
 			w.call(trailtest.Call{Action: "GetCallerIdentity", Principal: shared.arn(), AccessKeyID: shared.AccessKeyID})

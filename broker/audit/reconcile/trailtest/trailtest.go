@@ -58,6 +58,7 @@ type Use struct {
 	Region      string // "" for the trail's
 	Address     string // "" for the trail's
 	Agent       string // "" for the AWS CLI's
+	Source      string // the source identity
 	InvokedBy   string // an AWS service that called in the session's name
 	Console     bool
 	Presigned   bool
@@ -258,6 +259,9 @@ func identity(u Use) map[string]any {
 		id["sessionContext"] = map[string]any{
 			"sessionIssuer": map[string]any{"type": "Role", "principalId": unique("AROA", role), "arn": role, "accountId": account, "userName": role[strings.LastIndexByte(role, '/')+1:]},
 			"attributes":    attributes,
+		}
+		if u.Source != "" {
+			id["sessionContext"].(map[string]any)["sourceIdentity"] = u.Source
 		}
 		return id
 	}
