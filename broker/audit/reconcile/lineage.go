@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"gatepass/broker"
+	"gatepass/broker/audit"
 )
 
 // An issue is a session that the trail shows being made.
@@ -23,6 +24,7 @@ type facts struct {
 	principals map[string]string // unique ids of our users: a long-term key of each
 	addresses  map[string]bool   // networks from which the broker called STS
 	vouched    []netip.Prefix
+	agents     []string              // patterns of those that are vouched for
 	sources    map[string][]*Session // by the source identity that the broker gave them
 	sightings  map[sighting]bool
 	families   map[string]*Session // by kind of user agent: the only session that has it, or nil for several
@@ -36,6 +38,10 @@ type sighting struct {
 	session         *Session
 	network, family string
 }
+
+// mostSightings bounds what a thief can have kept by calling himself something
+// else each time.
+const mostSightings = 100_000
 
 func newFacts(b *book) *facts {
 	return &facts{
@@ -74,7 +80,7 @@ func (f *facts) learn(e *Event) error {
 		f.first, f.last = min(f.first, at), max(f.last, at)
 	}
 	key := e.Identity.AccessKeyID
-	if _, ours := f.keys[key]; ours {
+	if _, ours := f.keys[key]; ours && e.Identity.PrincipalID != "" {
 		f.principals[f.keep(e.Identity.PrincipalID)] = f.keep(key)
 	}
 	all := f.byKey[key]
@@ -82,7 +88,7 @@ func (f *facts) learn(e *Event) error {
 		s.seen = true
 	}
 	if len(all) > 0 {
-		if name := agentFamily(e.Agent); name != "" && !e.internal() && !e.Presigned {
+		if name := agentFamily(e.Agent); name != "" && !e.internal() && !e.Presigned && len(f.sightings) < mostSightings {
 			f.sightings[sighting{all[0], f.keep(network(e.Address)), f.keep(name)}] = true
 		}
 	} else {
@@ -186,6 +192,11 @@ func (f *facts) oddAgent(s *Session, e *Event) bool {
 	name := agentFamily(e.Agent)
 	if only, seen := f.families[name]; name == "" || seen && only != s {
 		return false
+	}
+	for _, p := range f.agents {
+		if ok, _ := audit.Match(p, e.Agent); ok {
+			return false
+		}
 	}
 	for _, other := range f.families {
 		if other != s {

@@ -60,7 +60,8 @@ type Summary struct {
 // Run reads the log and the files and calls found with what it finds, in the
 // order of the files. Each event comes once.
 //
-// Files are read twice. What cannot be read of them is in the summary, and the
+// Files are read twice, an event at a time: what is kept of one is some 50
+// bytes, to know it again. What cannot be read of them is in the summary, and the
 // error a [broker.CodeData] that says so: what was found until then is right,
 // and not all.
 func Run(ctx context.Context, opts Options, found func(Finding) error) (Summary, error) {
@@ -78,7 +79,7 @@ func Run(ctx context.Context, opts Options, found func(Finding) error) (Summary,
 		return Summary{}, err
 	}
 	f := newFacts(b)
-	f.vouched = opts.Addresses
+	f.vouched, f.agents = opts.Addresses, opts.Agents
 	t := &trail{files: files}
 	if err := t.each(ctx, f.learn); err != nil {
 		return Summary{}, err
@@ -104,13 +105,6 @@ func Run(ctx context.Context, opts Options, found func(Finding) error) (Summary,
 			return nil
 		}
 		v := f.judge(e)
-		if v.Kind == KindAgent && slices.ContainsFunc(opts.Agents, func(p string) bool { ok, _ := audit.Match(p, e.Agent); return ok }) {
-			v.Kind, v.Why = KindCandidates, "its user agent is vouched for; "+v.Why
-			if len(v.By) == 1 {
-				v.Kind = KindProcess
-			}
-			v.Explains = true
-		}
 		switch {
 		case v.Kind == KindForeign:
 			sum.Foreign++

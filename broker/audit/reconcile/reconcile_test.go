@@ -348,6 +348,14 @@ func TestInOrder(t *testing.T) {
 			w.serve(&s, "/usr/bin/make", 8000, "")
 			w.use(shared, "ec2:DescribeInstances")
 		}, map[reconcile.Kind]int64{reconcile.KindCandidates: 1}},
+		{"events that do not say whose they are", func(w *world, _, _ *session) {
+			for _, key := range []string{aliceKey, "ASIAEXAMPLENOWHERE01"} {
+				w.trail.Raw(w.aws(), "111122223333", map[string]any{
+					"eventTime": w.aws().UTC().Format(time.RFC3339), "eventSource": "sts.amazonaws.com", "eventName": "GetCallerIdentity", "eventID": key,
+					"userIdentity": map[string]any{"accessKeyId": key}, "userAgent": "gatepass/1.0.0", "sourceIPAddress": w.trail.Address,
+				})
+			}
+		}, map[reconcile.Kind]int64{reconcile.KindBroker: 1}},
 		{"another role's session of the same name", func(w *world, shared, _ *session) {
 			w.trail.Use(trailtest.Use{Time: w.aws(), Call: "s3:GetObject", Principal: "arn:aws:sts::111122223333:assumed-role/Other/" + shared.Name, AccessKeyID: "ASIAEXAMPLENOWHERE01"})
 		}, nil},

@@ -53,5 +53,5 @@ func agentFamily(agent string) string {
 	}
 	product, _, _ := strings.Cut(lower, "/")
 	product, _, _ = strings.Cut(product, " ")
-	return product
+	return product[:min(len(product), 64)]
 }
