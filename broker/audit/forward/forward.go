@@ -46,6 +46,7 @@ type Config struct {
 	now     func() time.Time
 	sleep   func(context.Context, time.Duration) error
 	timeout time.Duration // of a batch
+	drain   time.Duration // at the end
 }
 
 // A Forwarder sends entries to all destinations, each on its own.
@@ -54,6 +55,7 @@ type Forwarder struct {
 	feeds []*feed
 	wg    sync.WaitGroup
 	stop  context.CancelFunc
+	drain time.Duration
 }
 
 // New returns a forwarder that does not run yet. An error is about the
@@ -71,7 +73,10 @@ func New(cfg Config) (*Forwarder, error) {
 	if cfg.timeout == 0 {
 		cfg.timeout = sendTimeout
 	}
-	f := &Forwarder{}
+	if cfg.drain == 0 {
+		cfg.drain = drainTime
+	}
+	f := &Forwarder{drain: cfg.drain}
 	for _, d := range cfg.Destinations {
 		s, err := newSink(d, cfg.Host)
 		if err != nil {
@@ -121,7 +126,7 @@ func (f *Forwarder) Close(entries int64) {
 	for _, feed := range f.feeds {
 		feed.finish(entries)
 	}
-	late := time.AfterFunc(drainTime, f.stop)
+	late := time.AfterFunc(f.drain, f.stop)
 	f.wg.Wait()
 	late.Stop()
 	f.stop()

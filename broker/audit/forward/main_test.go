@@ -35,14 +35,9 @@ func newLog(t *testing.T, opts audit.Options) (*audit.Log, string) {
 func write(t *testing.T, l *audit.Log, n int) {
 	t.Helper()
 	for i := range n {
-		e := broker.Event{Kind: broker.EventCredentialsServed, Outcome: broker.OutcomeOK, Profile: "deploy", Reason: fmt.Sprintf("näher %d\n", i),
-			Account: "111122223333", Session: &broker.EventSession{ID: "s-1", AccessKeyID: "ASIAEXAMPLE"},
-			Caller: &broker.Caller{UID: 1000, PID: 42, Program: "terraform"}}
+		e := event(i)
 		if i%10 == 3 {
-			e.Caller.Command = strings.Repeat("long ", 200)
-			for range 16 {
-				e.Caller.Ancestors = append(e.Caller.Ancestors, broker.Process{PID: 1, Exe: "/" + strings.Repeat("x", 900), Command: strings.Repeat("y", 900)})
-			}
+			e = longEvent(i)
 		}
 		if i%10 == 7 {
 			e.Kind, e.Outcome, e.Error = broker.EventRequestDenied, broker.OutcomeDenied, &broker.EventError{Code: broker.CodeDenied, Message: "no"}
@@ -52,6 +47,22 @@ func write(t *testing.T, l *audit.Log, n int) {
 			return
 		}
 	}
+}
+
+func event(i int) broker.Event {
+	return broker.Event{Kind: broker.EventCredentialsServed, Outcome: broker.OutcomeOK, Profile: "deploy", Reason: fmt.Sprintf("näher %d\n", i),
+		Account: "111122223333", Session: &broker.EventSession{ID: "s-1", AccessKeyID: "ASIAEXAMPLE"},
+		Caller: &broker.Caller{UID: 1000, PID: 42, Program: "terraform"}}
+}
+
+// longEvent makes an entry about as long as they get.
+func longEvent(i int) broker.Event {
+	e := event(i)
+	e.Caller.Command = strings.Repeat("long ", 200)
+	for range 16 {
+		e.Caller.Ancestors = append(e.Caller.Ancestors, broker.Process{PID: 1, Exe: "/" + strings.Repeat("x", 900), Command: strings.Repeat("y", 900)})
+	}
+	return e
 }
 
 // lines are the log's entries as they stand there.

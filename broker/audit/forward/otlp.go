@@ -3,6 +3,7 @@ package forward
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -152,12 +153,7 @@ func (s *otlpSink) send(ctx context.Context, batch []record) error {
 		return err
 	}
 	req.Header = headers
-	// No environment variable sends the log through a proxy, and no answer
-	// sends it, and the headers with it, elsewhere.
-	transport := &http.Transport{
-		TLSClientConfig: cfg, ForceAttemptHTTP2: true, DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10,
-		DialContext: (&net.Dialer{}).DialContext,
-	}
+	transport := newTransport(cfg)
 	defer transport.CloseIdleConnections()
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
@@ -183,6 +179,16 @@ func (s *otlpSink) send(ctx context.Context, batch []record) error {
 		return &later{failure, in}
 	}
 	return failure
+}
+
+// newTransport is for one request. No environment variable sends the log
+// through a proxy, and as it is no client, no answer sends it, and the headers
+// with it, elsewhere.
+func newTransport(cfg *tls.Config) *http.Transport {
+	return &http.Transport{
+		TLSClientConfig: cfg, ForceAttemptHTTP2: true, DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10,
+		DialContext: (&net.Dialer{}).DialContext,
+	}
 }
 
 // partial tells of entries that the collector took and rejected. The protocol
