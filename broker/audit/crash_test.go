@@ -26,8 +26,8 @@ const crashEnv = "GATEPASS_AUDIT_TEST_WRITER"
 
 func TestMain(m *testing.M) {
 	if v := os.Getenv(crashEnv); v != "" {
-		dir, skey, _ := strings.Cut(v, "\n")
-		if err := writeUntilKilled(dir, skey); err != nil {
+		args := strings.Split(v, "\n")
+		if err := writeUntilKilled(args[0], args[1], args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -35,8 +35,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// writeUntilKilled prints the number of each entry once it is acknowledged.
-func writeUntilKilled(dir, skey string) error {
+// writeUntilKilled prints the name of each entry once it is acknowledged.
+func writeUntilKilled(dir, skey, run string) error {
 	l, err := audit.Open(context.Background(), audit.Options{Dir: dir, SegmentSize: 16 << 10,
 		Signer: func(context.Context) (note.Signer, error) { return note.NewSigner(skey) }})
 	if err != nil {
@@ -47,7 +47,7 @@ func writeUntilKilled(dir, skey string) error {
 		wg.Go(func() {
 			for i := 0; err == nil; i++ {
 				e := event(i)
-				e.Reason = fmt.Sprintf("pid%d-w%d-%d", os.Getpid(), w, i)
+				e.Reason = fmt.Sprintf("%s-w%d-%d", run, w, i)
 				if err = l.Append(context.Background(), e, i%2 == w%2); err == nil {
 					fmt.Println(e.Reason)
 				}
@@ -76,9 +76,9 @@ func TestKill(t *testing.T) {
 	dir, key := logDir(t), newKey(t)
 	var acked []string
 	torn := 0
-	for range rounds {
+	for round := range rounds {
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), crashEnv+"="+dir+"\n"+key.signer)
+		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s\n%s\nrun%d", crashEnv, dir, key.signer, round))
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
 		out, err := cmd.StdoutPipe()
