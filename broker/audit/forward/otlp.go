@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -166,11 +167,7 @@ func (s *otlpSink) send(ctx context.Context, batch []record) error {
 	}
 	switch {
 	case resp.StatusCode == http.StatusRequestEntityTooLarge && len(batch) > 1:
-		half := len(batch) / 2
-		if err := s.send(ctx, batch[:half]); err != nil {
-			return err
-		}
-		return s.send(ctx, batch[half:])
+		return s.sendHalves(ctx, batch)
 	case resp.StatusCode == http.StatusOK:
 		return partial(answer)
 	}
@@ -179,6 +176,26 @@ func (s *otlpSink) send(ctx context.Context, batch []record) error {
 		return &later{failure, in}
 	}
 	return failure
+}
+
+// sendHalves sends a batch that was too large for one request. What is rejected
+// of the first half does not keep the second.
+func (s *otlpSink) sendHalves(ctx context.Context, batch []record) error {
+	half := len(batch) / 2
+	first := s.send(ctx, batch[:half])
+	before, isRejected := errors.AsType[*rejected](first)
+	if first != nil && !isRejected {
+		return first
+	}
+	second := s.send(ctx, batch[half:])
+	after, bothRejected := errors.AsType[*rejected](second)
+	switch {
+	case isRejected && bothRejected:
+		return &rejected{before.entries + after.entries, after.why}
+	case second != nil:
+		return second
+	}
+	return first
 }
 
 // newTransport is for one request. No environment variable sends the log

@@ -233,6 +233,19 @@ func TestOTLPHalves(t *testing.T) {
 	if got := c.arrived(); fmt.Sprint(got) != fmt.Sprint(raws(batch)) {
 		t.Errorf("%d of 50 arrived, or not in order", len(got))
 	}
+	picky := collect(t, (*httptest.Server).Start, func(_, records int, _ http.Header) (int, string) {
+		if records > 25 {
+			return http.StatusRequestEntityTooLarge, ""
+		}
+		return http.StatusOK, `{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"too old"}}`
+	})
+	err := picky.sink(t, "").send(context.Background(), batch)
+	if r, ok := errors.AsType[*rejected](err); !ok || r.entries != 4 {
+		t.Errorf("each half has 2 rejected: got %v", err)
+	}
+	if got := picky.arrived(); fmt.Sprint(got) != fmt.Sprint(raws(batch)) {
+		t.Errorf("%d of 50 arrived, or not in order", len(got))
+	}
 	none := collect(t, (*httptest.Server).Start, func(int, int, http.Header) (int, string) { return http.StatusRequestEntityTooLarge, "" })
 	if err := none.sink(t, "").send(context.Background(), batch); err == nil {
 		t.Error("nothing fits, and it was sent")
