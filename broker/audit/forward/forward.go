@@ -10,7 +10,7 @@
 //
 //	syslog+tcp, syslog+tls   the server has read all of it and has closed the
 //	                         connection, which is made anew for every batch
-//	otlp                     the answer is 200
+//	otlp                     the answer is 200, or 204
 //	journald                 it is in journald's socket, which systemd holds
 //	                         while journald restarts
 //	syslog+udp               it was sent, which is no delivery: what is lost on

@@ -168,7 +168,7 @@ func (s *otlpSink) send(ctx context.Context, batch []record) error {
 	switch {
 	case resp.StatusCode == http.StatusRequestEntityTooLarge && len(batch) > 1:
 		return s.sendHalves(ctx, batch)
-	case resp.StatusCode == http.StatusOK:
+	case resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusNoContent: // which Loki answers
 		return partial(answer)
 	}
 	failure := fmt.Errorf("it answers %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
@@ -213,7 +213,7 @@ func newTransport(cfg *tls.Config) *http.Transport {
 func partial(answer []byte) error {
 	var r otlpResponse
 	if json.Unmarshal(answer, &r) != nil {
-		return nil // 200 is what counts; some answer with nothing
+		return nil // the status is what counts; some answer with nothing
 	}
 	n, _ := r.PartialSuccess.Rejected.Int64()
 	if n <= 0 {

@@ -165,7 +165,7 @@ func TestOTLPDelivers(t *testing.T) {
 // What is no success is tried again: nothing is dropped because a collector
 // does not like it today.
 func TestOTLPFailures(t *testing.T) {
-	for _, status := range []int{400, 401, 404, 429, 500, 502, 503, 504, 204, 301, 307} {
+	for _, status := range []int{400, 401, 404, 429, 500, 502, 503, 504, 202, 301, 307} {
 		t.Run(strconv.Itoa(status), func(t *testing.T) {
 			t.Parallel()
 			c := collect(t, (*httptest.Server).Start, func(n, _ int, h http.Header) (int, string) {
@@ -198,6 +198,9 @@ func TestOTLPErrors(t *testing.T) {
 	}
 	if err := answer(401, "your token hunter2 is no good"); err == nil || err.Error() != "it answers 401 Unauthorized" {
 		t.Errorf("got %v", err)
+	}
+	if err := answer(204, ""); err != nil {
+		t.Errorf("204 is a success of Loki's: got %v", err)
 	}
 	err := answer(503, "", "Retry-After", "120")
 	if l, ok := errors.AsType[*later](err); !ok || l.in != 2*time.Minute {
