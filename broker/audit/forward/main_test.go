@@ -19,7 +19,7 @@ import (
 )
 
 // newLog begins an audit log, and says where.
-func newLog(t *testing.T, opts audit.Options) (*audit.Log, string) {
+func newLog(t testing.TB, opts audit.Options) (*audit.Log, string) {
 	t.Helper()
 	opts.Dir = filepath.Join(t.TempDir(), "audit")
 	l, err := audit.Open(context.Background(), opts)
@@ -149,7 +149,7 @@ func inOrder(t *testing.T, got, want []string) (seams int) {
 }
 
 // eventually waits until what says nothing more; what is missing, it says.
-func eventually(t *testing.T, what func() string) {
+func eventually(t testing.TB, what func() string) {
 	t.Helper()
 	deadline := time.Now().Add(60 * time.Second)
 	for {
@@ -165,7 +165,7 @@ func eventually(t *testing.T, what func() string) {
 }
 
 // atEnd waits until the log is delivered.
-func atEnd(t *testing.T, f *Forwarder, l *audit.Log) {
+func atEnd(t testing.TB, f *Forwarder, l *audit.Log) {
 	t.Helper()
 	eventually(t, func() string {
 		n := l.Status().Entries
@@ -185,7 +185,7 @@ func quick(dir string, store Cursors) Config {
 }
 
 // forwarding runs a forwarder to one sink.
-func forwarding(t *testing.T, cfg Config, s sink) *Forwarder {
+func forwarding(t testing.TB, cfg Config, s sink) *Forwarder {
 	t.Helper()
 	f, err := New(cfg)
 	if err != nil {
@@ -198,7 +198,7 @@ func forwarding(t *testing.T, cfg Config, s sink) *Forwarder {
 }
 
 // to returns a config that sends to a destination, as gatepass.toml has it.
-func to(t *testing.T, cfg Config, url string) Config {
+func to(t testing.TB, cfg Config, url string) Config {
 	t.Helper()
 	d, err := Parse(url)
 	if err != nil {
@@ -209,7 +209,7 @@ func to(t *testing.T, cfg Config, url string) Config {
 }
 
 // running runs a forwarder to one destination.
-func running(t *testing.T, cfg Config, url string) *Forwarder {
+func running(t testing.TB, cfg Config, url string) *Forwarder {
 	t.Helper()
 	f, err := New(to(t, cfg, url))
 	if err != nil {
