@@ -66,6 +66,16 @@ const (
 	reopenInterval = 5 * time.Minute
 )
 
+// restAfter is the rest of sinks that make a connection for a batch: one a
+// second, or where there is more to send, so many that sending takes a small
+// part of one processor from those whom the daemon serves.
+func restAfter(n int) time.Duration {
+	if n == batchEntries {
+		return 100 * time.Millisecond
+	}
+	return time.Second
+}
+
 // A feed brings the log to one destination.
 type feed struct {
 	cfg  Config

@@ -37,12 +37,7 @@ func newOTLP(d Destination, host string) (sink, error) {
 	return s, nil
 }
 
-func (s *otlpSink) rest(n int) time.Duration {
-	if n == batchEntries { // there is more
-		return 0
-	}
-	return time.Second
-}
+func (s *otlpSink) rest(n int) time.Duration { return restAfter(n) }
 
 // headers reads the file of headers, anew each time, so that a token can be
 // replaced while the daemon runs.

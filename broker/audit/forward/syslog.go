@@ -72,10 +72,7 @@ func (s *syslogSink) rest(n int) time.Duration {
 	if s.to.protocol == syslogUDP {
 		return time.Duration(n) * time.Millisecond // nothing tells of a receiver that cannot keep up
 	}
-	if n == batchEntries { // there is more
-		return 0
-	}
-	return time.Second // a connection a second is enough
+	return restAfter(n)
 }
 
 func (s *syslogSink) send(ctx context.Context, batch []record) error {
