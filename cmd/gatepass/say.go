@@ -5,8 +5,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"golang.org/x/term"
 
@@ -38,41 +36,8 @@ func report(w io.Writer, err error) {
 	say(w, text)
 }
 
-// printable returns s with everything escaped that could move a terminal's
-// cursor, colour it or reorder its text: what others wrote (profile names,
-// programs, AWS's messages) is shown, never obeyed.
-func printable(s string) string {
-	clean := true
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] >= 0x7f {
-			clean = false
-			break
-		}
-	}
-	if clean {
-		return s
-	}
-	const hex = "0123456789abcdef"
-	b := make([]byte, 0, len(s)+16)
-	for i := 0; i < len(s); {
-		r, n := utf8.DecodeRuneInString(s[i:])
-		switch {
-		case r == utf8.RuneError && n == 1, r < 0x80 && !unicode.IsPrint(r):
-			b = append(b, '\\', 'x', hex[s[i]>>4], hex[s[i]&15])
-		case unicode.IsPrint(r):
-			b = append(b, s[i:i+n]...)
-		default: // controls of U+0080 to U+009F, bidi and other format characters, odd spaces
-			b = append(b, '\\', 'u')
-			if r > 0xffff {
-				b[len(b)-1] = 'U'
-				b = append(b, '0', '0', hex[r>>20&15], hex[r>>16&15])
-			}
-			b = append(b, hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
-		}
-		i += n
-	}
-	return string(b)
-}
+// printable is [broker.Printable], which all goes through that a terminal gets.
+func printable(s string) string { return broker.Printable(s) }
 
 // isTerminal reports whether what is read from or written to v is a terminal.
 func isTerminal(v any) bool {
