@@ -41,6 +41,19 @@ type Tally struct {
 	Entries int64  `json:"entries"`
 }
 
+// Months adds up days.
+func Months(days []Count) (all []Count) {
+	for _, d := range days {
+		month := d.Name[:len("2006-01")]
+		if len(all) == 0 || all[len(all)-1].Name != month {
+			all = append(all, Count{Name: month})
+		}
+		m := &all[len(all)-1]
+		m.Handouts, m.Denied, m.Failed = m.Handouts+d.Handouts, m.Denied+d.Denied, m.Failed+d.Failed
+	}
+	return all
+}
+
 // FindStats counts the entries of the log in dir that q selects. Days are
 // those of where.
 func FindStats(ctx context.Context, dir string, q Query, where *time.Location) (Stats, error) {

@@ -3,6 +3,7 @@ package audit_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -83,5 +84,13 @@ func TestStats(t *testing.T) {
 	os.WriteFile(name, append(b, "rubbish\n"...), 0o600)
 	if got, err := audit.FindStats(t.Context(), log.Dir, audit.Query{}, where); err != nil || got.Unreadable != 1 || got.Entries != 3000 {
 		t.Errorf("beside rubbish: %+v, %v", got.Unreadable, err)
+	}
+}
+
+func TestMonths(t *testing.T) {
+	days := []audit.Count{{Name: "2026-10-30", Handouts: 1}, {Name: "2026-10-31", Denied: 2}, {Name: "2026-11-01", Failed: 3}}
+	want := []audit.Count{{Name: "2026-10", Handouts: 1, Denied: 2}, {Name: "2026-11", Failed: 3}}
+	if got := audit.Months(days); !slices.Equal(got, want) {
+		t.Errorf("%+v", got)
 	}
 }

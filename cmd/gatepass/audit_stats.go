@@ -87,7 +87,7 @@ func (w *prose) stats(s *audit.Stats) {
 	w.say(0, fmt.Sprintf("%s, %d refused, %d failed", count(s.Total.Handouts, "hand-out", "hand-outs"), s.Total.Denied, s.Total.Failed))
 	if s.Total.All() > 0 {
 		if len(s.Days) > mostDays {
-			w.counts("MONTH", months(s.Days), len(s.Days))
+			w.counts("MONTH", audit.Months(s.Days), len(s.Days))
 		} else {
 			w.counts("DAY", s.Days, len(s.Days))
 		}
@@ -96,19 +96,6 @@ func (w *prose) stats(s *audit.Stats) {
 	}
 	w.tallies("OUTCOME", s.Outcomes)
 	w.tallies("EVENT", s.Events)
-}
-
-// months adds up days.
-func months(days []audit.Count) (all []audit.Count) {
-	for _, d := range days {
-		month := d.Name[:len("2006-01")]
-		if len(all) == 0 || all[len(all)-1].Name != month {
-			all = append(all, audit.Count{Name: month})
-		}
-		m := &all[len(all)-1]
-		m.Handouts, m.Denied, m.Failed = m.Handouts+d.Handouts, m.Denied+d.Denied, m.Failed+d.Failed
-	}
-	return all
 }
 
 // counts draws a table with bars, of at most most rows and one for the others.

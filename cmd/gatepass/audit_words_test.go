@@ -3,7 +3,6 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -123,10 +122,5 @@ func TestBars(t *testing.T) {
 		if got := utf8.RuneCountInString(bar(tt.n, tt.most, 20)); got != tt.want {
 			t.Errorf("%d of %d: %d, want %d", tt.n, tt.most, got, tt.want)
 		}
-	}
-	days := []audit.Count{{Name: "2026-10-30", Handouts: 1}, {Name: "2026-10-31", Denied: 2}, {Name: "2026-11-01", Failed: 3}}
-	want := []audit.Count{{Name: "2026-10", Handouts: 1, Denied: 2}, {Name: "2026-11", Failed: 3}}
-	if got := months(days); !reflect.DeepEqual(got, want) {
-		t.Errorf("%+v", got)
 	}
 }
