@@ -16,6 +16,7 @@ usage: gatepass audit COMMAND
   show NUMBER     explain one entry
   trace ID        tell who got a session, from an access key id in CloudTrail
   stats           count entries by profile, program, outcome and day
+  report          write an HTML file for people, with charts and a table
   reconcile       hold the log against CloudTrail: find what it does not explain
   export          write entries for other programs: json, csv, ocsf
   verify          prove that no entry was changed, moved or removed
@@ -41,6 +42,7 @@ func auditCommand(c *client) *cli.Command {
 			auditTraceCommand(c),
 			auditReconcileCommand(c),
 			auditStatsCommand(c),
+			auditReportCommand(c),
 			auditExportCommand(c),
 			auditVerifyCommand(c),
 			auditCheckpointCommand(c),

@@ -47,14 +47,15 @@ func (c *client) auditVerify(ctx *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if ctx.IsSet("against") && ctx.String("against") == "" {
-		return usageOf(ctx, "the name after --against is empty")
+	against, err := against(ctx)
+	if err != nil {
+		return err
 	}
 	key, err := trustedKey(ctx, paths)
 	if err != nil {
 		return err
 	}
-	found, err := audit.Verify(ctx.Context, audit.VerifyOptions{Dir: paths.AuditDir, Key: key, Against: ctx.String("against")})
+	found, err := audit.Verify(ctx.Context, audit.VerifyOptions{Dir: paths.AuditDir, Key: key, Against: against})
 	if found.Problem == nil && err != nil {
 		return err
 	}
@@ -71,6 +72,14 @@ func (c *client) auditVerify(ctx *cli.Context) error {
 		return nil
 	}
 	return c.write([]byte(verified(found, name)))
+}
+
+// against is the file that --against names, "" without it.
+func against(ctx *cli.Context) (string, error) {
+	if ctx.IsSet("against") && ctx.String("against") == "" {
+		return "", usageOf(ctx, "the name after --against is empty")
+	}
+	return ctx.String("against"), nil
 }
 
 // notWhole is why a log is not to be trusted, and nil where it is. key is the

@@ -47,6 +47,7 @@ const rootHelp = `usage: gatepass COMMAND [ARGUMENTS] [FLAGS]
   audit show NUMBER          explain one of its entries
   audit trace ID             tell who got a session
   audit stats                count hand-outs and refusals
+  audit report -o FILE.html  show it to people: charts, and a table to search
   audit reconcile FILE...    hold it against CloudTrail: find stolen keys
   audit export               write it for other programs: JSON, CSV, OCSF
   audit verify               prove that the audit log is whole
