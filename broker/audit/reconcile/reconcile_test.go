@@ -157,6 +157,14 @@ func TestAnomalies(t *testing.T) {
 		{"a session by the name of one, made at another time", func(w *world, shared, _ *session) {
 			w.use(shared, "s3:ListBuckets", func(u *trailtest.Use) { u.AccessKeyID, u.Created = "", w.aws().Add(-20*time.Hour) })
 		}, map[reconcile.Kind]int64{reconcile.KindUntraced: 1}, "at a time when the broker's of that name was none"},
+		{"a session by the name of one, before it and after it", func(w *world, shared, _ *session) {
+			for id, at := range map[string]time.Time{"1": w.aws().Add(-time.Hour), "2": w.aws().Add(2 * time.Hour)} {
+				w.trail.Raw(at, "111122223333", map[string]any{
+					"eventTime": at.UTC().Format(time.RFC3339), "eventSource": "s3.amazonaws.com", "eventName": "GetObject", "eventID": id,
+					"userIdentity": map[string]any{"type": "AssumedRole", "arn": shared.arn()}, "sourceIPAddress": w.trail.Address,
+				})
+			}
+		}, map[reconcile.Kind]int64{reconcile.KindUntraced: 2}, "at a time when the broker's of that name was none"},
 		{"a session that is used before it was handed out", func(w *world, _, _ *session) {
 			s := w.mint("deploy", deploy, "")
 			w.pass(10 * time.Second)
@@ -200,8 +208,21 @@ func TestAnomalies(t *testing.T) {
 		{"a session of an MFA proof is used", func(w *world, _, _ *session) {
 			base := mfa(w)
 			w.trail.Use(trailtest.Use{Time: w.aws(), Call: "s3:ListBuckets", Principal: alice, AccessKeyID: base.AccessKeyID})
-			w.call(trailtest.Call{Action: "AssumeRole", Principal: alice, AccessKeyID: base.AccessKeyID, RoleARN: deploy, SessionName: "x"})
-		}, map[reconcile.Kind]int64{reconcile.KindBroker: 3, reconcile.KindDirect: 1, reconcile.KindUnissued: 1}, ""},
+			c := w.call(trailtest.Call{Action: "AssumeRole", Principal: alice, AccessKeyID: base.AccessKeyID, RoleARN: deploy, SessionName: "x"})
+			w.trail.Use(trailtest.Use{Time: w.aws(), Call: "s3:GetObject", Principal: "arn:aws:sts::111122223333:assumed-role/Deploy/x", AccessKeyID: c.IssuedKeyID})
+		}, map[reconcile.Kind]int64{reconcile.KindBroker: 3, reconcile.KindDirect: 1, reconcile.KindUnissued: 2}, ""},
+		{"a stolen key takes the name of a request that had no answer", func(w *world, _, _ *session) {
+			s := w.request("deploy", deploy, "")
+			w.pass(time.Hour)
+			w.call(trailtest.Call{Action: "AssumeRole", RoleARN: deploy, SessionName: s.Name})
+		}, map[reconcile.Kind]int64{reconcile.KindUnissued: 1}, "never asked for"},
+		{"another system, that was seen elsewhere alone", func(w *world, shared, own *session) {
+			mac := func(u *trailtest.Use) { u.Agent = "Boto3/1.34.0 os/macos#23.4" }
+			w.use(shared, "s3:ListBuckets", mac)
+			s := w.mint("deploy", deploy, "")
+			w.serve(s, "/usr/bin/aws", 7000, "")
+			w.use(s, "s3:ListBuckets", thief, mac)
+		}, map[reconcile.Kind]int64{reconcile.KindBroker: 1, reconcile.KindAddress: 1, reconcile.KindAgent: 1}, "was used by macos"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -271,6 +292,26 @@ func TestInOrder(t *testing.T) {
 			w.answered(s, w.call(trailtest.Call{Action: "AssumeRole", RoleARN: deploy, SessionName: s.Name}), broker.EventSessionIssued)
 		}, map[reconcile.Kind]int64{reconcile.KindUnanswered: 1, reconcile.KindBroker: 1}},
 		{"a chain", func(w *world, _, _ *session) { chain(w) }, map[reconcile.Kind]int64{reconcile.KindBroker: 3}},
+		{"long chains, told in any order", func(w *world, _, _ *session) {
+			const hops = "arn:aws:sts::111122223333:assumed-role/Deploy/hop"
+			for range 5 {
+				s := w.request("audit", auditRole, "")
+				hop := w.call(trailtest.Call{Action: "AssumeRole", RoleARN: deploy, SessionName: "hop"})
+				for range 4 {
+					hop = w.call(trailtest.Call{Action: "AssumeRole", Principal: hops, AccessKeyID: hop.IssuedKeyID, RoleARN: deploy, SessionName: "hop"})
+				}
+				w.answered(s, w.call(trailtest.Call{Action: "AssumeRole", Principal: hops, AccessKeyID: hop.IssuedKeyID, RoleARN: auditRole, SessionName: s.Name}), broker.EventSessionIssued)
+			}
+		}, map[reconcile.Kind]int64{reconcile.KindBroker: 5 * 7}}, // the last of each in two accounts
+		{"an answer that the trail leaves out", func(w *world, _, _ *session) {
+			s := w.request("deploy", deploy, "")
+			const request = "22222222-0000-4000-8000-000000000000"
+			w.trail.Raw(w.aws(), "111122223333", map[string]any{
+				"eventTime": w.aws().UTC().Format(time.RFC3339), "eventSource": "sts.amazonaws.com", "eventName": "AssumeRole", "eventID": "1", "requestID": request,
+				"userIdentity": map[string]any{"type": "IAMUser", "arn": alice, "accessKeyId": aliceKey}, "sourceIPAddress": w.trail.Address,
+			})
+			w.answered(s, trailtest.Call{IssuedKeyID: "ASIAEXAMPLEOMITTED01", RequestID: request, Time: w.aws()}, broker.EventSessionIssued)
+		}, map[reconcile.Kind]int64{reconcile.KindBroker: 1}},
 		{"a chain that AWS refuses at its end", func(w *world, _, _ *session) {
 			s := w.request("audit", auditRole, "")
 			hop := w.call(trailtest.Call{Action: "AssumeRole", RoleARN: deploy, SessionName: s.Name})

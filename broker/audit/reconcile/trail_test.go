@@ -174,6 +174,24 @@ func TestBrokenLog(t *testing.T) {
 	}
 }
 
+// A file that becomes another between the readings is judged by what the first
+// one did not see.
+func TestChangedFile(t *testing.T) {
+	dir := t.TempDir()
+	first, second := filepath.Join(dir, "1.json"), filepath.Join(dir, "2.json")
+	for _, name := range []string{first, second} {
+		if err := os.WriteFile(name, []byte(`{"Records":[`+one+`]}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sum, err := reconcile.Run(t.Context(), reconcile.Options{LogDir: emptyLog(t), Files: []string{dir}, All: true}, func(reconcile.Finding) error {
+		return os.WriteFile(second, []byte(`{"Records":[]}`), 0o600)
+	})
+	if broker.CodeOf(err) != broker.CodeData || len(sum.Incomplete) != 1 || sum.Incomplete[0].File != second {
+		t.Errorf("%v, %+v", err, sum.Incomplete)
+	}
+}
+
 // A reader that stops ends the run with its error, and leaves nothing running.
 func TestStop(t *testing.T) {
 	w := newWorld(t)
