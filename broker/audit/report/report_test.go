@@ -6,9 +6,11 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -367,5 +369,54 @@ func TestUnreadableLines(t *testing.T) {
 	}
 	if err := report.Write(t.Context(), new(bytes.Buffer), report.Options{LogDir: filepath.Join(dir, "nosuch")}); broker.CodeOf(err) != broker.CodeNotFound {
 		t.Errorf("a missing log: %v", err)
+	}
+}
+
+// Text can be read in both themes and on paper: the contrasts of WCAG 2.2, AA
+// (https://www.w3.org/TR/WCAG22/#contrast-minimum, #non-text-contrast).
+func TestContrast(t *testing.T) {
+	css, err := os.ReadFile("page.css")
+	if err != nil {
+		t.Fatal(err)
+	}
+	luminance := func(colour string) float64 {
+		var channels [3]float64
+		digits := strings.TrimPrefix(colour, "#")
+		if len(digits) == 3 {
+			digits = strings.Join([]string{digits[:1], digits[:1], digits[1:2], digits[1:2], digits[2:], digits[2:]}, "")
+		}
+		for i := range channels {
+			n, err := strconv.ParseUint(digits[2*i:2*i+2], 16, 8)
+			if err != nil {
+				t.Fatalf("%s: %v", colour, err)
+			}
+			if channels[i] = float64(n) / 255; channels[i] <= 0.04045 {
+				channels[i] /= 12.92
+			} else {
+				channels[i] = math.Pow((channels[i]+0.055)/1.055, 2.4)
+			}
+		}
+		return 0.2126*channels[0] + 0.7152*channels[1] + 0.0722*channels[2]
+	}
+	themes := regexp.MustCompile(`(?s):root \{(.*?)\}`).FindAllStringSubmatch(string(css), -1)
+	if len(themes) != 3 {
+		t.Fatalf("%d themes", len(themes))
+	}
+	for i, theme := range themes {
+		colours := map[string]string{}
+		for _, m := range regexp.MustCompile(`--([a-z]+): (#[0-9a-f]+);`).FindAllStringSubmatch(theme[1], -1) {
+			colours[m[1]] = m[2]
+		}
+		if i > 0 && colours["focus"] == "" {
+			colours["focus"] = colours["good"] // paper has none
+		}
+		for front, least := range map[string]float64{"text": 4.5, "quiet": 4.5, "bad": 4.5, "failed": 4.5, "whole": 4.5, "good": 3, "past": 3, "focus": 3} {
+			for _, back := range []string{"ground", "raised"} {
+				a, b := luminance(colours[front]), luminance(colours[back])
+				if got := (max(a, b) + 0.05) / (min(a, b) + 0.05); got < least {
+					t.Errorf("theme %d: %s (%s) on %s (%s) has a contrast of %.2f, want %.1f", i, front, colours[front], back, colours[back], got, least)
+				}
+			}
+		}
 	}
 }
