@@ -73,7 +73,7 @@ func TestAssumeRole(t *testing.T) {
 	}
 	call := c.Calls()[0]
 	want := Call{
-		Time: noon, Action: "AssumeRole", Principal: AliceARN, AccessKeyID: "AKIAEXAMPLEALICE0001", RoleARN: TaggedARN,
+		Time: noon, Action: "AssumeRole", Principal: AliceARN, AccessKeyID: "AKIAEXAMPLEALICE0001", UserAgent: "Go-http-client/1.1", RoleARN: TaggedARN,
 		SessionName: "test-session", SourceIdentity: "alice@example.com", DurationSeconds: 900,
 		RequestID: r.OKRequestID, IssuedKeyID: got.Credentials.AccessKeyID, Status: 200,
 		Tags: map[string]string{"Team": "Ünits: 1+1", "Empty": ""}, TransitiveTags: []string{"TEAM"},
