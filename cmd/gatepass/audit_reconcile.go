@@ -157,7 +157,7 @@ func (c *client) vouch(ctx *cli.Context, paths broker.Paths) (vouching, error) {
 	if err := notWhole(found, name, paths.AuditKey); err != nil {
 		return vouching{}, err
 	}
-	return vouching{Verified: true, Entries: found.Entries, Signed: found.Signed, text: verified(found, name)}, nil
+	return vouching{Verified: true, Entries: found.Entries, Signed: found.Signed, text: verified(found, name, time.Local)}, nil
 }
 
 // reconcileJSON writes what is found as it is found. The last line counts it:

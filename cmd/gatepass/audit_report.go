@@ -81,7 +81,7 @@ func (c *client) auditReport(ctx *cli.Context) error {
 	broken := notWhole(found, name, paths.AuditKey)
 	opts.Verdict = html.Verdict{Whole: broken == nil, Key: key}
 	if broken == nil {
-		opts.Verdict.Text = verified(found, name)
+		opts.Verdict.Text = verified(found, name, time.UTC)
 		opts.To = found.Entries // what came later is not verified
 	} else {
 		opts.Verdict.Text = broken.Error()

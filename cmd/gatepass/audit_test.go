@@ -285,13 +285,13 @@ func TestVerifiedSentence(t *testing.T) {
 		{1, broker.Anchor{Time: at, Entries: 9}, "it continues what was kept elsewhere: 1 checkpoint\nlast anchored 2026-11-03 10:00, with 9 entries\n"},
 	} {
 		rep.Against, rep.Anchored = tt.against, tt.anchored
-		if got := verified(rep, "k"); got != want+tt.want {
+		if got := verified(rep, "k", time.Local); got != want+tt.want {
 			t.Errorf("got  %q\nwant %q", got, want+tt.want)
 		}
 	}
 	rep = audit.Report{Entries: 112, Pruned: 100, Segments: 2, Signed: 110, Unsigned: 2, First: at, Last: at, Anchored: broker.Anchor{Time: at, Entries: 1}}
 	want += "it begins with entry 100: those before were removed when they were old, as a signed entry says\nlast anchored 2026-11-03 10:00, with 1 entry\n"
-	if got := verified(rep, "k"); got != want {
+	if got := verified(rep, "k", time.Local); got != want {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }

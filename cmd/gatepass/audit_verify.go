@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -71,7 +72,7 @@ func (c *client) auditVerify(ctx *cli.Context) error {
 	if ctx.Bool("json") {
 		return nil
 	}
-	return c.write([]byte(verified(found, name)))
+	return c.write([]byte(verified(found, name, time.Local)))
 }
 
 // against is the file that --against names, "" without it.
@@ -100,14 +101,15 @@ func notWhole(r audit.Report, key, pinned string) error {
 	return nil
 }
 
-// verified says that a log is whole, and how far that reaches.
-func verified(r audit.Report, key string) string {
+// verified says that a log is whole, and how far that reaches, with times of
+// where.
+func verified(r audit.Report, key string, where *time.Location) string {
 	if r.Entries == 0 {
 		return "the audit log is empty\n"
 	}
 	const minutes = "2006-01-02 15:04"
 	s := fmt.Sprintf("the audit log is whole: %s in %s, from %s to %s, ", count(r.Entries-r.Pruned, "entry", "entries"),
-		count(int64(r.Segments), "file", "files"), r.First.Local().Format(minutes), r.Last.Local().Format(minutes))
+		count(int64(r.Segments), "file", "files"), r.First.In(where).Format(minutes), r.Last.In(where).Format(minutes))
 	if r.Unsigned == 0 {
 		s += "all signed by " + printable(key)
 	} else {
@@ -122,7 +124,7 @@ func verified(r audit.Report, key string) string {
 	}
 	switch {
 	case !r.Anchored.Time.IsZero():
-		s += fmt.Sprintf("last anchored %s, with %s\n", r.Anchored.Time.Local().Format(minutes), count(r.Anchored.Entries, "entry", "entries"))
+		s += fmt.Sprintf("last anchored %s, with %s\n", r.Anchored.Time.In(where).Format(minutes), count(r.Anchored.Entries, "entry", "entries"))
 	case r.Against == 0:
 		s += "never anchored: whoever can read the keychain could have written it anew\n"
 	}

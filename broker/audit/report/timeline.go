@@ -64,8 +64,8 @@ type timeline struct {
 
 type tick struct {
 	X     int
-	At    time.Time
-	Class string // how its label stands to it
+	Label string
+	Class string // where the label is: at the tick, but the last one's before it
 }
 
 // A lane is a profile's leases.
@@ -92,6 +92,10 @@ func (l *leases) draw(from, to time.Time) timeline {
 		to = from.Add(time.Second)
 	}
 	t := timeline{From: from, To: to}
+	layout := time.DateOnly
+	if to.Sub(from) < ticks*24*time.Hour {
+		layout = "01-02 15:04"
+	}
 	for i := range ticks + 1 {
 		class := "middle"
 		switch i {
@@ -100,7 +104,8 @@ func (l *leases) draw(from, to time.Time) timeline {
 		case ticks:
 			class = "end"
 		}
-		t.Ticks = append(t.Ticks, tick{X: i * breadth / ticks, At: from.Add(to.Sub(from) * time.Duration(i) / ticks), Class: class})
+		at := from.Add(to.Sub(from) / ticks * time.Duration(i))
+		t.Ticks = append(t.Ticks, tick{X: i * breadth / ticks, Label: at.UTC().Format(layout), Class: class})
 	}
 	byProfile := map[string][]*lease{}
 	for _, one := range l.all {
