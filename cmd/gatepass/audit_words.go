@@ -145,9 +145,14 @@ func surroundings(user, cwd, tty string, ancestors []broker.Process, resolved bo
 	}
 	var above []string
 	for _, a := range ancestors {
-		if a.PID != 1 {
-			above = append(above, fmt.Sprintf("%s (%d)", cmp.Or(filepath.Base(a.Exe), a.Command), a.PID))
+		if a.PID == 1 {
+			continue
 		}
+		name := a.Command // of another user's, the kernel tells no more
+		if a.Exe != "" {
+			name = filepath.Base(a.Exe)
+		}
+		above = append(above, fmt.Sprintf("%s (%d)", name, a.PID))
 	}
 	if len(above) > 0 {
 		parts = append(parts, "below "+strings.Join(above, ", "))

@@ -92,6 +92,14 @@ func TestStoriesFitATerminal(t *testing.T) {
 	}
 }
 
+// An ancestor whose program nobody may know is named by its command line.
+func TestSurroundings(t *testing.T) {
+	above := []broker.Process{{PID: 40, Exe: "/usr/bin/zsh", Command: "-zsh"}, {PID: 30, Command: "sshd: alice"}, {PID: 1, Exe: "/sbin/init"}}
+	if got, want := surroundings("alice", "/home/alice", "", above, true), "as alice, in /home/alice, below zsh (40), sshd: alice (30)"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // What a story means is said for each way that it can go.
 func TestSessionVerdict(t *testing.T) {
 	now := time.Date(2026, 11, 3, 10, 0, 0, 0, time.UTC)
