@@ -87,6 +87,16 @@ func (l *Log) tidy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	uncompressed := l.compressAll(ctx, nums, current, next, signed)
+	// Also where there was no room to compress: this makes some.
+	if err := l.prune(ctx, nums, current, next, signed); err != nil {
+		return errors.Join(uncompressed, fmt.Errorf("prune: %w", err))
+	}
+	return uncompressed
+}
+
+// compressAll compresses what is signed of the segments before current.
+func (l *Log) compressAll(ctx context.Context, nums []int, current int, next, signed int64) error {
 	for i, num := range nums {
 		if num <= l.keep.upTo || num >= current || l.opts.plain {
 			continue
@@ -102,9 +112,6 @@ func (l *Log) tidy(ctx context.Context) error {
 			return fmt.Errorf("compress %s: %w", segmentName(num), err)
 		}
 		l.keep.upTo = num
-	}
-	if err := l.prune(ctx, nums, current, next, signed); err != nil {
-		return fmt.Errorf("prune: %w", err)
 	}
 	return nil
 }
@@ -367,14 +374,15 @@ func (l *Log) writePruned(nums []int, t tree) error {
 	return err
 }
 
-// removeSegment removes a segment, in both forms, and what was cut out of it.
+// removeSegment removes a segment, in both forms and half compressed, and what
+// was cut out of it.
 func (l *Log) removeSegment(num int) error {
 	files, err := os.ReadDir(l.dir)
 	if err != nil {
 		return err
 	}
 	for _, f := range files {
-		if segmentNumber(f.Name()) != num && !strings.HasPrefix(f.Name(), cutName(num, "")) {
+		if segmentNumber(strings.TrimSuffix(f.Name(), ".tmp")) != num && !strings.HasPrefix(f.Name(), cutName(num, "")) {
 			continue
 		}
 		if err := l.fs.Remove(filepath.Join(l.dir, f.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -169,3 +169,40 @@ func TestKeepCrashes(t *testing.T) {
 		t.Errorf("only %d steps", ended)
 	}
 }
+
+// Where there is no room to compress a segment, the oldest is removed all the
+// same: that makes room.
+func TestPruneWithoutRoomToCompress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, key := logDir(t), newKey(t)
+		opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 20 << 10, Keep: 100 * 24 * time.Hour}
+		l := open(t, opts)
+		fillTo(t, l, opts, 3)
+		time.Sleep(200 * 24 * time.Hour)
+		fillTo(t, l, opts, 4)
+		shut(t, l)
+		fsys := &faultFS{}
+		fsys.set(func(op, name string) outcome {
+			if op == "write" && strings.HasSuffix(name, ".zst.tmp") {
+				return fails
+			}
+			return fine
+		})
+		l = openAsIs(t, opts.WithFS(fsys))
+		for range 4 {
+			if err := l.Append(t.Context(), event(0), false); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+			synctest.Wait()
+		}
+		shut(t, l)
+		plain, compressed := forms(t, dir)
+		if !slices.Equal(plain, []string{"000002.jsonl", "000003.jsonl", "000004.jsonl"}) || len(compressed) > 0 {
+			t.Errorf("there are %v and %v", plain, compressed)
+		}
+		if rep, err := verify(t, dir, key); err != nil {
+			t.Errorf("%+v", rep.Problem)
+		}
+	})
+}
