@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"time"
@@ -126,11 +127,17 @@ func (c *client) auditExport(ctx *cli.Context) error {
 // checkAfter looks whether to go on after an entry makes sense: the log must
 // have come that far, and what comes next should still be there.
 func (c *client) checkAfter(ctx *cli.Context, dir string, after int64) error {
+	last, known := int64(-1), true // what cannot be read is told by whoever reads on
 	for line, err := range audit.Entries(ctx.Context, dir, audit.Query{Last: 1}) {
-		if err == nil && line.Seq < after {
-			return broker.Errorf(broker.CodeData, "the audit log ends with entry %d, before --after %d", line.Seq, after).
-				WithHint("it is another log, or was put back to an older copy: see gatepass audit verify, and export it from its beginning")
+		last, known = line.Seq, err == nil
+	}
+	if known && last < after {
+		end := fmt.Sprintf("ends with entry %d", last)
+		if last < 0 {
+			end = "is empty"
 		}
+		return broker.Errorf(broker.CodeData, "the audit log has no entry %d to go on after: it %s", after, end).
+			WithHint("it is another log, or was put back to an older copy: see gatepass audit verify, and export it from its beginning")
 	}
 	for line, err := range audit.Entries(ctx.Context, dir, audit.Query{From: after + 1}) {
 		if err == nil && line.Seq > after+1 {

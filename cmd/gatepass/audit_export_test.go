@@ -31,8 +31,15 @@ func TestAuditExport(t *testing.T) {
 			t.Errorf("%q: got %+v, want %s", tt.args, r, tt.want)
 		}
 	}
-	if r := h.run("audit", "export", "--after", "6"); r.code != 65 || r.stdout != "" || !strings.Contains(r.stderr, "ends with entry 5, before --after 6") {
+	if r := h.run("audit", "export", "--after", "6"); r.code != 65 || r.stdout != "" || !strings.Contains(r.stderr, "no entry 6 to go on after: it ends with entry 5") {
 		t.Errorf("another log: %+v", r)
+	}
+	segment := filepath.Join(h.env["XDG_STATE_HOME"], "gatepass", "audit", "000001.jsonl")
+	if err := os.Truncate(segment, 0); err != nil {
+		t.Fatal(err)
+	}
+	if r := h.run("audit", "export", "--after", "0"); r.code != 65 || !strings.Contains(r.stderr, "no entry 0 to go on after: it is empty") {
+		t.Errorf("an empty log: %+v", r)
 	}
 }
 
