@@ -42,7 +42,9 @@ func newTimedRealm(t *testing.T) timedRealm {
 func mfaProcessOfALease(t *testing.T, r timedRealm, scoped bool) {
 	r.write(t, ".aws/config", "[profile deploy]\ngatepass_key = alice\nrole_arn = "+ststest.OperatorARN+"\nmfa_serial = "+ststest.AliceDevice+
 		"\nmfa_process = "+filepath.Join(r.home, "code.sh")+"\n[profile other]\ngatepass_key = alice\nrole_arn = "+ststest.DeployARN+"\n")
-	ask := filepath.Join(r.bin, "gatepass") + " credential-process other"
+	// It has the daemon's environment, in which no socket is named, and may come
+	// when the daemon is gone.
+	ask := "GATEPASS_AUTOSTART=0 " + r.variable("XDG_RUNTIME_DIR") + " " + filepath.Join(r.bin, "gatepass") + " credential-process other"
 	r.write(t, "code.sh", `cd "$HOME" || exit
 `+ask+` >got 2>said; echo $? >status
 setsid sh -c 'until test -e go; do sleep 0.02; done; `+ask+` >got2 2>said2; echo $? >status2' <&- >&- 2>&- &

@@ -86,6 +86,11 @@ func (r *realm) setenv(v string) {
 	r.env = append(slices.DeleteFunc(slices.Clone(r.env), func(old string) bool { return strings.HasPrefix(old, name+"=") }), v)
 }
 
+// variable returns NAME=value as it is in the realm's environment.
+func (r *realm) variable(name string) string {
+	return r.env[slices.IndexFunc(r.env, func(v string) bool { return strings.HasPrefix(v, name+"=") })]
+}
+
 func (r *realm) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(r.bin, name), args...)
 	cmd.Env, cmd.Dir = r.env, r.home
