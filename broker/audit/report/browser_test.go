@@ -18,7 +18,6 @@ import (
 	"time"
 
 	protocol "github.com/chromedp/cdproto/cdp"
-	"github.com/chromedp/cdproto/dom"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
@@ -253,6 +252,8 @@ func TestInBrowser(t *testing.T) {
 	if says := p.said(); len(says) > 0 {
 		t.Errorf("the browser objects: %q", says)
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, r := range p.requests {
 		if !strings.HasPrefix(r, address) && r != "data:," {
 			t.Errorf("a request for %s", r)
@@ -309,11 +310,10 @@ func TestWithoutScripts(t *testing.T) {
 	p := newTab(t)
 	command(p, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
 	p.do(chromedp.Navigate(file(t, example(t))))
-	root := command(p, dom.GetDocument, dom.GetDocumentParams{}).Root
 	for selector, want := range map[string]int{
 		"#table tbody tr": 200, "#filters[hidden]": 1, "#pages[hidden]": 1, "noscript > p": 1, ".lanes tbody tr": 2 + len(hostile), ".columns svg": 11,
 	} {
-		found := command(p, dom.QuerySelectorAll, dom.QuerySelectorAllParams{NodeID: root.NodeID, Selector: selector}).NodeIDs
+		found := run(p, chromedp.QueryNodeIDs(chromedp.CSSAll(selector)))
 		if len(found) != want {
 			t.Errorf("%d of %s, want %d", len(found), selector, want)
 		}

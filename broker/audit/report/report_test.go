@@ -335,6 +335,13 @@ func TestCounts(t *testing.T) {
 	}
 	html = shown(t, report.Options{LogDir: dir, To: 2})
 	wants(t, html, "2 entries, ", "<b>1</b> hand-outs")
+	if data := embedded(t, html); len(data.Rows) != 2*stride {
+		t.Errorf("the table has %v", data.Rows)
+	}
+	html = shown(t, report.Options{LogDir: dir, Since: at(27)})
+	if got := section(t, html, "Refusals and failures"); strings.Contains(got, "2 denied") || !strings.Contains(got, "1 denied denied prod /usr/bin/aws 2026-11-04 03:00:00 entry 4 second") {
+		t.Errorf("has what was refused before:\n%s", got)
+	}
 	html = shown(t, report.Options{LogDir: dir, Until: at(0)})
 	wants(t, html, "No entries", "Nothing was asked for", "There were none")
 
