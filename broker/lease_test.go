@@ -646,6 +646,38 @@ func TestInnerLeasesEnd(t *testing.T) {
 	}
 }
 
+// A lease does not begin inside one that ends meanwhile: it would be a way to
+// stay on.
+func TestOuterLeaseEndsMeanwhile(t *testing.T) {
+	for name, expected := range map[string]func(string) string{
+		"before the inner one stands": nil,
+		"once it stands":              func(lease string) string { return "scope-" + lease },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newLeased(t)
+				w.enclosed, w.expected = true, expected
+				outer := w.begin(t, process(100, 50), "ops")
+				w.left[outer.Scope] = []broker.Process{{PID: 101, ID: id(101)}}
+				w.moving = func() error {
+					time.Sleep(time.Second)
+					w.end(id(100), 0)
+					return nil
+				}
+				g, err := w.Begin(t.Context(), process(101, 100, 50), leaseRequest("ops"))
+				if err == nil {
+					t.Errorf("lease %s began", g.ID)
+				}
+				wantCode(t, err, broker.CodeDenied)
+				synctest.Wait()
+				if len(w.saved) != 1 || w.saved[0].ID != outer.ID || len(w.rooms) > 1 || len(w.open) > 1 {
+					t.Errorf("left behind: %v %v %v", w.saved, w.rooms, w.open)
+				}
+			})
+		})
+	}
+}
+
 // While a lease's root is on its way into its scope, all else that is to be
 // there before the command runs is done; what comes of the scope counts.
 func TestScopesAreMadeMeanwhile(t *testing.T) {

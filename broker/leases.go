@@ -167,6 +167,9 @@ func (b *Broker) begin(ctx context.Context, caller Caller, parent *lease, q *que
 		}
 	}
 	b.stand(l) // before the command runs
+	if parent != nil && b.isEnding(parent) {
+		return LeaseGrant{}, parent.over() // from here on it ends l
+	}
 	if err := b.saveLeases(ctx); err != nil {
 		return LeaseGrant{}, err
 	}
@@ -188,9 +191,9 @@ func (b *Broker) begin(ctx context.Context, caller Caller, parent *lease, q *que
 		return LeaseGrant{}, err
 	}
 	b.mu.Lock()
-	begun, ending := l.Lease, l.ending
+	begun, ending := l.Lease, l.ending || !l.Ended.IsZero()
 	b.mu.Unlock()
-	if ending { // a signal may have come before the root was in its scope
+	if ending { // a signal may have come before the root was in its scope, or the lease around it has ended
 		return LeaseGrant{}, l.over()
 	}
 	grant := LeaseGrant{Lease: begun, Region: region, Expires: first.creds.Expires, Renewable: l.Renew != "never"}
@@ -221,6 +224,14 @@ func (b *Broker) enclose(ctx context.Context, l *lease) (enclosed func() string)
 		done <- scope
 	}()
 	return sync.OnceValue(func() string { return <-done })
+}
+
+// scopeOf returns the scope of a lease that may not have begun: until then it
+// is corrected.
+func (b *Broker) scopeOf(l *lease) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return l.Scope
 }
 
 // moveScope corrects which scope a lease that stands has.

@@ -52,7 +52,7 @@ func (b *Broker) endLease(ctx context.Context, l *lease, how string) {
 	// Without scopes what outlives a root is outside in any case, and better
 	// behind its own wall. One that has the same root ends by itself.
 	for _, inner := range all {
-		if inner.Scope != "" && inner.Root != l.Root {
+		if b.scopeOf(inner) != "" && inner.Root != l.Root {
 			b.endLease(ctx, inner, outerEnded)
 		}
 	}
@@ -78,11 +78,12 @@ func (b *Broker) inside(l *lease) (all []*lease) {
 
 // linger closes an ended lease once nothing is left in its scope.
 func (b *Broker) linger(l *lease) {
-	if l.Scope == "" {
+	scope := b.scopeOf(l)
+	if scope == "" {
 		b.closeLease(context.Background(), l, "")
 		return
 	}
-	stop, err := b.cfg.Leases.Processes.WatchEmpty(l.Scope, func() { b.closeLease(context.Background(), l, "") })
+	stop, err := b.cfg.Leases.Processes.WatchEmpty(scope, func() { b.closeLease(context.Background(), l, "") })
 	if err != nil {
 		b.cfg.Logger.Warn("who is left in a scope cannot be told", "lease", l.ID, "err", err)
 		stop = b.cfg.Clock.AfterFunc(time.Second, func() { b.linger(l) })
@@ -166,7 +167,7 @@ func (b *Broker) signalEnd(l *lease, why string) {
 		if b.lease(l.ID) != l {
 			return
 		}
-		if err := b.cfg.Leases.Processes.Signal(l.Scope, l.Root, signals[0]); err != nil {
+		if err := b.cfg.Leases.Processes.Signal(b.scopeOf(l), l.Root, signals[0]); err != nil {
 			b.cfg.Logger.Warn("the processes of a lease cannot be ended", "lease", l.ID, "signal", signals[0], "err", err)
 		}
 		for _, inner := range b.inside(l) { // also what has begun meanwhile

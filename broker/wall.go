@@ -98,7 +98,7 @@ func (b *Broker) admit(l *lease, caller Caller, req *Request) error {
 // inside as well, before it does anything: it may be as hostile as who asked.
 // The caller owes a letGo.
 func (b *Broker) takeIn(ctx context.Context, l *lease, pid int) (ProcessID, error) {
-	id, err := b.cfg.Leases.Processes.Join(ctx, l.Scope, pid)
+	id, err := b.cfg.Leases.Processes.Join(ctx, b.scopeOf(l), pid)
 	if err != nil {
 		return ProcessID{}, Errorf(CodeDenied, "what is run for a process inside lease %s must be inside too, and cannot be put there: %w", l.ID, err).
 			WithHint("from a terminal outside: gatepass renew %s", l.ID)
