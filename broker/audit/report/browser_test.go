@@ -320,6 +320,12 @@ func TestWithoutScripts(t *testing.T) {
 	}
 }
 
+// overlapsJS are the labels of the timeline that the one before runs into.
+const overlapsJS = `[...document.querySelectorAll(".ticks span")].filter(s => getComputedStyle(s).visibility === "visible").filter((s, i, all) => {
+	const text = s => { const r = document.createRange(); r.selectNodeContents(s); return r.getBoundingClientRect() };
+	return i > 0 && text(s).left < text(all[i - 1]).right;
+}).map(s => s.textContent)`
+
 // Looked at in both themes, narrow, and on paper. The pictures are kept by
 // "go test -artifacts".
 func TestPictures(t *testing.T) {
@@ -344,6 +350,10 @@ func TestPictures(t *testing.T) {
 			brightness[theme] = (r + g + b) / 3 >> 8
 			if over := eval[int64](p, `document.documentElement.scrollWidth - document.documentElement.clientWidth`); over > 0 {
 				t.Errorf("%s: %d pixels are beyond the right edge", name, over)
+			}
+			labels := eval[[]string](p, overlapsJS)
+			if len(labels) > 0 {
+				t.Errorf("%s: labels of the timeline overlap: %q", name, labels)
 			}
 		}
 	}

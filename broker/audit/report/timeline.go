@@ -15,7 +15,7 @@ const (
 	mostLeases = 50   // in the table below it
 	breadth    = 1000 // of the timeline, in its own units
 	narrowest  = 2    // a bar: what is there is never invisible
-	ticks      = 4    // parts of the time that is drawn
+	ticks      = 4    // parts of the time that is drawn; page.css has as many columns
 )
 
 // A lease is a process tree that held a role, as the log tells it.
@@ -65,7 +65,6 @@ type timeline struct {
 type tick struct {
 	X     int
 	Label string
-	Class string // where the label is: at the tick, but the last one's before it
 }
 
 // A lane is a profile's leases.
@@ -97,15 +96,8 @@ func (l *leases) draw(from, to time.Time) timeline {
 		layout = "01-02 15:04"
 	}
 	for i := range ticks + 1 {
-		class := "middle"
-		switch i {
-		case 0:
-			class = "start"
-		case ticks:
-			class = "end"
-		}
 		at := from.Add(to.Sub(from) / ticks * time.Duration(i))
-		t.Ticks = append(t.Ticks, tick{X: i * breadth / ticks, Label: at.UTC().Format(layout), Class: class})
+		t.Ticks = append(t.Ticks, tick{X: i * breadth / ticks, Label: at.UTC().Format(layout)})
 	}
 	byProfile := map[string][]*lease{}
 	for _, one := range l.all {
