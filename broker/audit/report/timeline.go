@@ -95,6 +95,9 @@ func (l *leases) draw(from, to time.Time) timeline {
 	if to.Sub(from) < ticks*24*time.Hour {
 		layout = "01-02 15:04"
 	}
+	if to.Sub(from) < ticks*time.Minute {
+		layout = "15:04:05"
+	}
 	for i := range ticks + 1 {
 		at := from.Add(to.Sub(from) / ticks * time.Duration(i))
 		t.Ticks = append(t.Ticks, tick{X: i * breadth / ticks, Label: at.UTC().Format(layout)})
