@@ -81,6 +81,10 @@ func (c *client) auditExport(ctx *cli.Context) error {
 		return usageOf(ctx, "--format is json, csv or ocsf, not %q", ctx.String("format"))
 	}
 	q.Decode = ctx.String("format") != "json"
+	file, err := outputFile(ctx)
+	if err != nil {
+		return err
+	}
 	paths, err := c.paths()
 	if err != nil {
 		return err
@@ -91,7 +95,7 @@ func (c *client) auditExport(ctx *cli.Context) error {
 		}
 	}
 	var bad int64
-	err = c.writeTo(ctx.String("output"), func(w io.Writer) error {
+	err = c.writeTo(file, func(w io.Writer) error {
 		out := format(w)
 		err := out.begin()
 		for line, failed := range audit.Entries(ctx.Context, paths.AuditDir, q) {

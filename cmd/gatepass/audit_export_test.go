@@ -147,6 +147,9 @@ func TestAuditExportToFile(t *testing.T) {
 	if got, _ := os.ReadFile(file); string(got) != entries[5] {
 		t.Errorf("through the link: %s", got)
 	}
+	if r := h.run("audit", "export", "-o", ""); r.code != 64 || r.stdout != "" {
+		t.Errorf("no name: %+v", r)
+	}
 	if r := h.run("audit", "export", "-o", dir); r.code != 78 || !strings.Contains(r.stderr, "not a regular file") {
 		t.Errorf("a directory: %+v", r)
 	}

@@ -50,9 +50,9 @@ func (c *client) auditProve(ctx *cli.Context) error {
 	if err != nil || seq < 0 {
 		return usageOf(ctx, "%q is not the number of an entry", arg)
 	}
-	file := ctx.String("output")
-	if ctx.IsSet("output") && file == "" {
-		return usageOf(ctx, "the name after --output is empty")
+	file, err := outputFile(ctx)
+	if err != nil {
+		return err
 	}
 	paths, err := c.paths()
 	if err != nil {

@@ -8,8 +8,19 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/urfave/cli/v2"
+
 	"gatepass/broker"
 )
+
+// outputFile is the file that --output names, "" for standard output.
+func outputFile(ctx *cli.Context) (string, error) {
+	file := ctx.String("output")
+	if ctx.IsSet("output") && file == "" {
+		return "", usageOf(ctx, "the name after --output is empty")
+	}
+	return file, nil
+}
 
 // writeTo gives write a place for its output: standard output, or the file
 // path. A file is replaced (0600) only once all of it is on disk, so that
