@@ -261,8 +261,14 @@ func (f *fakeKeys) RemoveKey(_ context.Context, name string) error {
 	return f.err
 }
 
-func (f *fakeKeys) Backend() string             { return "fake" }
-func (f *fakeKeys) Probe(context.Context) error { f.probes++; return f.err }
+func (f *fakeKeys) Backend() string { return "fake" }
+
+func (f *fakeKeys) Probe(context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.probes++
+	return f.err
+}
 
 // fakeSTS gives sessions. What inCall was given runs inside each call.
 type fakeSTS struct {
