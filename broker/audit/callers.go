@@ -44,6 +44,10 @@ func (k *callers) find(c *broker.Caller) (s shownCaller, ok bool) {
 func (k *callers) keep(c *broker.Caller, text []byte, cuts []string) {
 	s := shownCaller{*c, slices.Clone(text), slices.Clone(cuts)}
 	s.caller.Ancestors = slices.Clone(c.Ancestors)
+	s.caller.Args = nil // there may be secrets in them, which Command has masked
+	for i := range s.caller.Ancestors {
+		s.caller.Ancestors[i].Args = nil
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.shown == nil || len(k.shown) >= maxCallers {

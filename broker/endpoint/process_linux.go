@@ -20,6 +20,7 @@ const (
 	maxDescriptors = 1 << 16
 	maxSearch      = 50 * time.Millisecond
 	maxEnviron     = 1 << 20
+	maxVariable    = 1 << 10 // bytes of a variable's value; the rest is cut off
 )
 
 // A holder is a process that has a socket, and as which descriptor.
@@ -168,7 +169,7 @@ func (k *kernel) variable(pid int, name string) string {
 	}
 	for v := range bytes.SplitSeq(b, []byte{0}) {
 		if value, ok := bytes.CutPrefix(v, []byte(name+"=")); ok { // getenv(3) returns the first
-			return string(value)
+			return string(value[:min(len(value), maxVariable)])
 		}
 	}
 	return ""

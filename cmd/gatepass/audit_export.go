@@ -34,7 +34,7 @@ the exit code is 65. So it is where a line is no entry; the others are written.
 
 In csv, a cell that a spreadsheet would take for a formula (=, +, -, @, tab or
 carriage return first) begins with an apostrophe. So csv is for people; what has
-to be proved later is kept as json.
+to be proved later is kept as json. Open it with commas between cells alone.
 
 examples:
   gatepass audit export --since 30d --format csv -o november.csv

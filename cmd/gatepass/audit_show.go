@@ -169,6 +169,10 @@ func whatItSays(e *audit.Entry) string {
 	if e.Key != nil {
 		key = "the key " + e.Key.Name
 	}
+	asked := "a session" + of
+	if e.Profile == "" { // keys, the daemon, another's lease: the error says what
+		asked = "something"
+	}
 	why := colon(e.Reason)
 	switch e.Kind {
 	case broker.EventDaemonStarted:
@@ -212,9 +216,9 @@ func whatItSays(e *audit.Entry) string {
 	case broker.EventCredentialsServed:
 		return upper(who) + " got " + session + of + "."
 	case broker.EventRequestDenied:
-		return upper(who) + " asked for a session" + of + " and was refused: " + errorMessage(e.Error) + "."
+		return upper(who) + " asked for " + asked + " and was refused: " + errorMessage(e.Error) + "."
 	case broker.EventRequestFailed:
-		return upper(who) + " asked for a session" + of + " and got nothing: " + errorMessage(e.Error) + "."
+		return upper(who) + " asked for " + asked + " and got nothing: " + errorMessage(e.Error) + "."
 	}
 	return upper(string(e.Kind)) + ", by " + who + why + "."
 }

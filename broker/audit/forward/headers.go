@@ -2,44 +2,21 @@ package forward
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"net/textproto"
-	"os"
 	"slices"
 	"strings"
 
 	"gatepass/broker/audit"
 )
 
-// maxHeaders bounds a file of headers, in bytes.
-const maxHeaders = 64 << 10
-
 // readHeaders reads the headers that requests bear, a token above all, from a
 // file that nobody else may read: "Name: value" a line; empty lines and lines
 // that begin with # do not count. Errors never quote it.
 func readHeaders(path string) (http.Header, error) {
-	info, err := os.Stat(path)
+	data, err := readFile(path, maxHeaders, audit.CheckPrivate)
 	if err != nil {
 		return nil, fmt.Errorf("read headers: %w", err)
-	}
-	if !info.Mode().IsRegular() { // opening a pipe would wait for its writer
-		return nil, fmt.Errorf("read headers: %s is not a regular file", path)
-	}
-	if err := audit.CheckPrivate(info); err != nil {
-		return nil, fmt.Errorf("read headers: %s: %w", path, err)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read headers: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxHeaders+1))
-	if err != nil {
-		return nil, fmt.Errorf("read headers: %w", err)
-	}
-	if len(data) > maxHeaders {
-		return nil, fmt.Errorf("read headers: %s is longer than %d bytes", path, maxHeaders)
 	}
 	headers := http.Header{}
 	n := 0

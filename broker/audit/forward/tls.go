@@ -3,10 +3,8 @@ package forward
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
-	"os"
 )
 
 // tlsConfig reads the files that a destination names. It is made for each
@@ -18,7 +16,7 @@ func (d Destination) tlsConfig() (*tls.Config, error) {
 	}
 	cfg := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
 	if d.ca != "" {
-		pem, err := os.ReadFile(d.ca)
+		pem, err := readFile(d.ca, maxPEM, nil)
 		if err != nil {
 			return nil, fmt.Errorf("read the authorities: %w", err)
 		}
@@ -28,12 +26,17 @@ func (d Destination) tlsConfig() (*tls.Config, error) {
 		}
 	}
 	if d.cert != "" {
-		pair, err := tls.LoadX509KeyPair(d.cert, d.key)
+		cert, err := readFile(d.cert, maxPEM, nil)
 		if err != nil {
-			if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) { // which name the file, and nothing of it
-				err = errors.New("not a certificate and its key in PEM")
-			}
-			return nil, fmt.Errorf("read the certificate %s and its key: %w", d.cert, err)
+			return nil, fmt.Errorf("read the certificate: %w", err)
+		}
+		key, err := readFile(d.key, maxPEM, nil)
+		if err != nil {
+			return nil, fmt.Errorf("read the certificate's key: %w", err)
+		}
+		pair, err := tls.X509KeyPair(cert, key)
+		if err != nil { // which may quote what is in them
+			return nil, fmt.Errorf("%s and %s are not a certificate and its key in PEM", d.cert, d.key)
 		}
 		cfg.Certificates = []tls.Certificate{pair}
 	}
