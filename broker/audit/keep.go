@@ -73,8 +73,8 @@ func (l *Log) keepAll() {
 	}
 }
 
-// tidy compresses what can be compressed, and does the next step of removing
-// the oldest segment if it is due.
+// tidy does the next step of removing the oldest segment if it is due, and
+// compresses what can be compressed.
 func (l *Log) tidy(ctx context.Context) error {
 	l.mu.Lock()
 	// The entries below signed are in segments that are never cut again.
@@ -83,20 +83,20 @@ func (l *Log) tidy(ctx context.Context) error {
 	if uncut || signed == 0 {
 		return nil
 	}
+	// The quick one first: it makes room, and a daemon may not live for long.
+	pruned := l.prune(ctx, current, next, signed)
+	if pruned != nil {
+		pruned = fmt.Errorf("prune: %w", pruned)
+	}
+	return errors.Join(pruned, l.compressAll(ctx, current, next, signed))
+}
+
+// compressAll compresses what is signed of the segments before current.
+func (l *Log) compressAll(ctx context.Context, current int, next, signed int64) error {
 	nums, err := listSegments(l.dir)
 	if err != nil {
 		return err
 	}
-	uncompressed := l.compressAll(ctx, nums, current, next, signed)
-	// Also where there was no room to compress: this makes some.
-	if err := l.prune(ctx, nums, current, next, signed); err != nil {
-		return errors.Join(uncompressed, fmt.Errorf("prune: %w", err))
-	}
-	return uncompressed
-}
-
-// compressAll compresses what is signed of the segments before current.
-func (l *Log) compressAll(ctx context.Context, nums []int, current int, next, signed int64) error {
 	for i, num := range nums {
 		if num <= l.keep.upTo || num >= current || l.opts.plain {
 			continue
@@ -159,13 +159,16 @@ func (l *Log) span(nums []int, next int64) (first, end int64, err error) {
 // Options.Keep, in steps: an entry says so, a checkpoint covers that, the edge
 // of the tree is written down, the file goes. After a crash in between, it
 // begins anew.
-func (l *Log) prune(ctx context.Context, nums []int, current int, next, signed int64) error {
+func (l *Log) prune(ctx context.Context, current int, next, signed int64) error {
 	k := &l.keep
+	nums, err := listSegments(l.dir)
+	if err != nil {
+		return err
+	}
 	if k.leaving == nil {
 		if l.opts.Keep <= 0 {
 			return nil
 		}
-		var err error
 		if k.leaving, err = l.oldest(ctx, nums, current, next, signed); k.leaving == nil {
 			return err
 		}

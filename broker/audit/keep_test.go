@@ -577,7 +577,7 @@ func TestReadersBesideTheKeeper(t *testing.T) {
 	stop()
 	readers.Wait()
 	rep, err := verify(t, dir, key)
-	if err != nil || rep.Pruned == 0 { // how many, depends on how soon each daemon ended
+	if err != nil || rep.Pruned < 100 {
 		t.Errorf("%+v, %v", rep, err)
 	}
 	t.Logf("read %d times, verified %d times; %d of %d entries pruned", reads, verified, rep.Pruned, rep.Entries)
