@@ -66,10 +66,7 @@ func (b *Broker) answer(ctx context.Context, m *matter, profile string, a *askin
 	defer done()
 	for {
 		b.prompts.settle(m.key)
-		w := b.prompts.next(m.key)
-		if w == nil && b.prompts.back(ctx, m.key) {
-			w = b.prompts.next(m.key)
-		}
+		w := b.prompts.next(ctx, m.key)
 		if w == nil && a.reason != "" {
 			return Secret{}, Errorf(m.failed, "%s%s", about(profile), a.reason).WithHint("%s", m.retry)
 		}

@@ -217,20 +217,40 @@ func (p *prompts) join(m *matter, w *waiter) (leave func(), err error) {
 	}, nil
 }
 
-// next returns the waiter to ask: the one of the highest rank that came
-// first. nil means that there is nobody.
-func (p *prompts) next(key string) *waiter {
+// next returns the waiter to ask: the one of the highest rank that came first.
+// Where there is none it waits for a client that was sent away, to say how it
+// can be asked or with a question, if there is one that may still come again.
+// nil means that there is nobody.
+func (p *prompts) next(ctx context.Context, key string) *waiter {
+	w, changed, left := p.first(key)
+	if w == nil && left > 0 && p.joined(ctx, changed, left) {
+		w, _, _ = p.first(key)
+	}
+	return w
+}
+
+// first returns the waiter to ask or, where there is none, what is closed when
+// somebody joins, and how long one who was sent away may take. It looks at all
+// that at once: who comes back is no longer away.
+func (p *prompts) first(key string) (first *waiter, changed <-chan struct{}, left time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var first *waiter
-	for _, w := range p.queueLocked(key).waiting {
+	q := p.queueLocked(key)
+	for _, w := range q.waiting {
 		switch {
 		case w.tried:
 		case first == nil, w.rank() > first.rank():
 			first = w
 		}
 	}
-	return first
+	for pid, since := range q.away {
+		if l := since + settleTime + heartbeatLimit - p.clock.Boot(); l > 0 {
+			left = max(left, l)
+		} else {
+			delete(q.away, pid)
+		}
+	}
+	return first, q.changed, left
 }
 
 // rank orders those who wait: who brings a code, then a person's own command,
@@ -441,23 +461,6 @@ func (p *prompts) begin(ctx context.Context, key string) (done func(), err error
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-}
-
-// back waits for a client that was sent away, to say how it can be asked or
-// with a question, if there is one that may still come again.
-func (p *prompts) back(ctx context.Context, key string) bool {
-	p.mu.Lock()
-	q := p.queueLocked(key)
-	changed, left := q.changed, time.Duration(0)
-	for pid, since := range q.away {
-		if l := since + settleTime + heartbeatLimit - p.clock.Boot(); l > 0 {
-			left = max(left, l)
-		} else {
-			delete(q.away, pid)
-		}
-	}
-	p.mu.Unlock()
-	return left > 0 && p.joined(ctx, changed, left)
 }
 
 // joined waits for somebody to join the queue, for as long as limit. changed
