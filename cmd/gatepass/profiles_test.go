@@ -135,7 +135,7 @@ func TestProfilesCommands(t *testing.T) {
 			return 200, nil, jsonOf(t, exampleDetail())
 		},
 	})
-	h.env["AWS_CONFIG_FILE"], h.env["AWS_SHARED_CREDENTIALS_FILE"] = "/work/config", "/work/credentials"
+	h.env["AWS_CONFIG_FILE"], h.env["AWS_SHARED_CREDENTIALS_FILE"] = "/srv/aws/config", "/srv/aws/credentials"
 	if r := h.run("profiles", "list"); r.code != 0 || r.stderr != "" || r.stdout != string(profileTable(list, 0, false)) {
 		t.Errorf("%+v", r)
 	}
@@ -159,7 +159,7 @@ func TestProfilesCommands(t *testing.T) {
 			t.Errorf("an absent field is shown: %v", hop)
 		}
 	}
-	files := wire.ProfilesRequest{ConfigFile: "/work/config", CredentialsFile: "/work/credentials"}
+	files := wire.ProfilesRequest{ConfigFile: "/srv/aws/config", CredentialsFile: "/srv/aws/credentials"}
 	one := files
 	one.Profile = "audit"
 	if len(asked) != 4 || asked[0] != files || asked[1] != files || asked[2] != one || asked[3] != one {
