@@ -20,53 +20,60 @@ type Trace struct {
 }
 
 // FindTrace finds what id names in the log in dir, and tells its story: a
-// session by its id, its access key id or its name at AWS, which several may
-// bear; a lease; or a long-term key by its access key id. Where it names nothing
+// long-term key by its access key id; a session by its id, its access key id or
+// its name at AWS, which several may bear; or a lease. Where it names nothing
 // the error is [broker.CodeNotFound]. It reads the whole log, and decodes what
 // belongs to the story.
 func FindTrace(ctx context.Context, dir, id string) (Trace, error) {
-	needle, cut := appendString(nil, id, maxString)
+	quoted, cut := appendString(nil, id, maxString)
 	if cut || id == "" {
 		return Trace{}, nothingNamed(id)
 	}
+	inText := bytes.Trim(quoted, `"`) // as a part of a key's reason, too
 	t := newTeller(id)
-	var key bool
+	var first *hit  // the first that may be about a key of this id
+	unreadable := 0 // before it
 	r := newReader(ctx, dir)
-	err := r.every(func(line []byte, _ lineHead) (*Entry, bool, error) {
-		if !bytes.Contains(line, needle) {
+	err := r.every(bounds{}, func(line []byte, h lineHead) (*Entry, bool, error) {
+		if !bytes.Contains(line, inText) {
 			return nil, false, nil
 		}
 		switch l := identify(line); {
-		case t.named(&l):
-			return decoded(line)
 		case l.key == id:
 			return nil, true, nil
+		case t.named(&l):
+			return decoded(line)
 		}
-		return nil, false, nil
+		return nil, isKey(h.event), nil
 	}, func(h hit) error {
 		switch {
 		case h.bad != nil:
 			t.unreadable++
 		case h.entry == nil:
-			key = true
+			if first == nil {
+				first, unreadable = &hit{seq: h.seq, num: h.num, off: h.off}, t.unreadable
+			}
+			if identify(h.line).key == id {
+				return errEnough
+			}
 		default:
 			t.open(h.entry)
 			t.add(h.entry)
 		}
 		return nil
 	})
-	if err == nil && len(t.sessions)+len(t.leases) > 0 {
-		if err = t.complete(ctx, dir); err == nil {
-			return t.told(), nil
-		}
-	}
 	switch {
+	case err == errEnough:
+		return keyTrace(ctx, dir, id, inText, *first, unreadable)
 	case err != nil:
 		return Trace{}, logError(err)
-	case key:
-		return keyTrace(ctx, dir, id, bytes.Trim(needle, `"`)) // as a part of a reason, too
+	case len(t.sessions)+len(t.leases) == 0:
+		return Trace{}, nothingNamed(id)
 	}
-	return Trace{}, nothingNamed(id)
+	if err := t.complete(ctx, dir); err != nil {
+		return Trace{}, logError(err)
+	}
+	return t.told(), nil
 }
 
 func nothingNamed(id string) error {
@@ -92,13 +99,13 @@ func TraceOf(ctx context.Context, dir string, e *Entry) (Trace, error) {
 	return t.told(), nil
 }
 
-// every reads the whole log.
-func (r *reader) every(wanted filter, each func(hit) error) error {
+// every reads all of the log that b does not pass over.
+func (r *reader) every(b bounds, wanted filter, each func(hit) error) error {
 	nums, err := listSegments(r.dir)
 	if err != nil {
 		return err
 	}
-	parts, _, err := r.stretches(nums, bounds{})
+	parts, _, err := r.stretches(nums, b)
 	if err != nil {
 		return err
 	}
@@ -339,21 +346,23 @@ func decoded(line []byte) (*Entry, bool, error) {
 	return &e, true, nil
 }
 
-// keyTrace tells of a long-term key.
-func keyTrace(ctx context.Context, dir, id string, needle []byte) (Trace, error) {
-	t := Trace{ID: id, Key: &KeyStory{Key: broker.EventKey{AccessKeyID: id}}}
-	err := newReader(ctx, dir).every(func(line []byte, h lineHead) (*Entry, bool, error) {
-		changed := bytes.HasPrefix(h.event, []byte("key."))
+// keyTrace tells of a long-term key. The first entry that is about it is known,
+// and how many lines before it are no entries.
+func keyTrace(ctx context.Context, dir, id string, inText []byte, first hit, unreadable int) (Trace, error) {
+	t := Trace{ID: id, Unreadable: unreadable, Key: &KeyStory{Key: broker.EventKey{AccessKeyID: id}}}
+	err := newReader(ctx, dir).every(bounds{from: first.seq}, func(line []byte, h lineHead) (*Entry, bool, error) {
 		switch {
-		case !changed && string(h.event) != string(broker.EventSessionIssued) && string(h.event) != string(broker.EventSessionRenewed),
-			!bytes.Contains(line, needle), !changed && identify(line).key != id:
+		case !isKey(h.event) && string(h.event) != string(broker.EventSessionIssued) && string(h.event) != string(broker.EventSessionRenewed),
+			!bytes.Contains(line, inText), !isKey(h.event) && identify(line).key != id:
 			return nil, false, nil
 		}
 		return decoded(line)
 	}, func(h hit) error {
-		if h.bad != nil {
+		switch {
+		case h.num < first.num || h.num == first.num && h.off < first.off: // in the same stretch
+		case h.bad != nil:
 			t.Unreadable++
-		} else {
+		default:
 			t.Key.add(h.entry)
 		}
 		return nil
@@ -363,3 +372,6 @@ func keyTrace(ctx context.Context, dir, id string, needle []byte) (Trace, error)
 	}
 	return t, nil
 }
+
+// isKey reports whether an entry is about what was done with a long-term key.
+func isKey(event []byte) bool { return bytes.HasPrefix(event, []byte("key.")) }

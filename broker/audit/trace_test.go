@@ -160,4 +160,9 @@ func TestTraceOfOddSessions(t *testing.T) {
 	if got := trace("s-1"); got.Unreadable != 1 || len(got.Sessions) != 1 {
 		t.Errorf("beside rubbish: %+v", got)
 	}
+	// The story of a key begins at its first entry; each line counts once.
+	os.WriteFile(name, slices.Concat([]byte("rubbish\nmore\n"), b, []byte("rubbish\n")), 0o600)
+	if got := trace("AKIAWORK"); got.Unreadable != 3 || got.Key.Sessions != 1 || len(got.Key.Changes) != 1 {
+		t.Errorf("a key beside rubbish: %+v", got)
+	}
 }
