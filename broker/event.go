@@ -68,11 +68,14 @@ type EventKey struct {
 
 // An EventSession names the STS session of an [Event].
 type EventSession struct {
-	ID           string    `json:"id,omitempty"` // ours: "s-7f3k2m9qxd"
-	AccessKeyID  string    `json:"access_key_id,omitempty"`
-	Name         string    `json:"name,omitempty"` // RoleSessionName
-	Expires      time.Time `json:"expires,omitzero"`
-	STSRequestID string    `json:"sts_request_id,omitempty"`
+	ID          string `json:"id,omitempty"` // ours: "s-7f3k2m9qxd"
+	AccessKeyID string `json:"access_key_id,omitempty"`
+	Name        string `json:"name,omitempty"` // RoleSessionName
+	// SourceIdentity is what AWS knows the session's principal by, also in the
+	// roles that are assumed with it.
+	SourceIdentity string    `json:"source_identity,omitempty"`
+	Expires        time.Time `json:"expires,omitzero"`
+	STSRequestID   string    `json:"sts_request_id,omitempty"`
 }
 
 // An EventError is the failure in an [Event].

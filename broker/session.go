@@ -41,7 +41,7 @@ func (s *session) served(now time.Time) {
 
 func (s *session) eventSession() *EventSession {
 	return &EventSession{
-		ID: s.id, AccessKeyID: s.creds.AccessKeyID, Name: s.name,
+		ID: s.id, AccessKeyID: s.creds.AccessKeyID, Name: s.name, SourceIdentity: s.q.chain.SourceIdentity(),
 		Expires: s.creds.Expires, STSRequestID: s.request,
 	}
 }
@@ -171,7 +171,7 @@ func (b *Broker) mint(caller Caller, q query, reason string, kind EventKind) (_ 
 	s.name = sessionName(&q, s.id)
 
 	requested := b.event(EventSessionRequested, OutcomeOK, caller, &q)
-	requested.Session.Name = s.name
+	requested.Session.Name, requested.Session.SourceIdentity = s.name, q.chain.SourceIdentity()
 	requested.Reason = reason
 	if err := b.cfg.Log.Append(ctx, requested, true); err != nil {
 		return nil, err

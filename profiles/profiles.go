@@ -97,6 +97,18 @@ type KeyFrom struct {
 	Line     int // of gatepass_key, else of the profile's section
 }
 
+// SourceIdentity returns the source identity that the chain's session has, ""
+// for none: one that was set stays in the roles that are assumed with it.
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html
+func (c *Chain) SourceIdentity() string {
+	for i := range c.Hops {
+		if s := c.Hops[i].SourceIdentity; s != "" {
+			return s
+		}
+	}
+	return ""
+}
+
 // A Hop is one AssumeRole. Zero fields are not sent.
 type Hop struct {
 	Profile        string // the profile that names the role

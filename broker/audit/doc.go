@@ -73,7 +73,8 @@
 //
 //	seq time event outcome profile account role_arn
 //	key{name access_key_id user_arn}
-//	session{id access_key_id name expires sts_request_id} lease
+//	session{id access_key_id name source_identity expires sts_request_id}
+//	lease
 //	caller{uid user pid program exe command cwd tty via resolved
 //	ancestors[{pid exe command}…]}
 //	groups[…] reason decision error{code message} cut[…]

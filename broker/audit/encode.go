@@ -126,6 +126,7 @@ func (x *encoder) fields(e *broker.Event, commands *commands) {
 			x.str(`,"id":`, "session.id", s.ID)
 			x.str(`,"access_key_id":`, "session.access_key_id", s.AccessKeyID)
 			x.str(`,"name":`, "session.name", s.Name)
+			x.str(`,"source_identity":`, "session.source_identity", s.SourceIdentity)
 			if !s.Expires.IsZero() {
 				x.b = append(x.b, `,"expires":"`...)
 				x.b = appendTime(x.b, s.Expires)

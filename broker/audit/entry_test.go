@@ -101,12 +101,12 @@ func TestEncoding(t *testing.T) {
 	e.Reason = "release"
 	e.Decision = "group it"
 	e.Error = &broker.EventError{Code: broker.CodeDenied, Message: "no"}
-	e.Session.STSRequestID = "r"
+	e.Session.SourceIdentity, e.Session.STSRequestID = "alice@example.com", "r"
 	e.Key.UserARN = "arn:aws:iam::111122223333:user/alice"
 	const want = `{"seq":0,"time":"2026-11-23T08:40:10.123456Z","event":"credentials.served","outcome":"ok","profile":"prod-admin",` +
 		`"account":"111122223333","role_arn":"arn:aws:iam::111122223333:role/Admin",` +
 		`"key":{"name":"work","access_key_id":"AKIAIOSFODNN7EXAMPLE","user_arn":"arn:aws:iam::111122223333:user/alice"},` +
-		`"session":{"id":"s-7","access_key_id":"ASIAIOSFODNN7EXAMPLE","name":"alice-s7f3k2","expires":"2026-11-23T12:00:00.000000Z","sts_request_id":"r"},` +
+		`"session":{"id":"s-7","access_key_id":"ASIAIOSFODNN7EXAMPLE","name":"alice-s7f3k2","source_identity":"alice@example.com","expires":"2026-11-23T12:00:00.000000Z","sts_request_id":"r"},` +
 		`"lease":"l-1","caller":{"uid":1000,"user":"alice","pid":4242,"program":"terraform","exe":"/usr/local/bin/gatepass",` +
 		`"command":"gatepass credential-process prod-admin","cwd":"/home/alice/infra","tty":"/dev/pts/3","via":"credential-process","resolved":true,` +
 		`"ancestors":[{"pid":4241,"exe":"/usr/bin/terraform","command":"terraform apply -auto-approve"},{"pid":4000,"exe":"/usr/bin/zsh","command":"-zsh"}]},` +
@@ -262,7 +262,7 @@ func TestBounds(t *testing.T) {
 		e := event(1)
 		e.Profile, e.Account, e.RoleARN, e.Lease, e.Reason, e.Decision = long, long, long, long, long, long
 		e.Key = &broker.EventKey{Name: long, AccessKeyID: long, UserARN: long}
-		e.Session = &broker.EventSession{ID: long, AccessKeyID: long, Name: long, Expires: time.Now(), STSRequestID: long}
+		e.Session = &broker.EventSession{ID: long, AccessKeyID: long, Name: long, SourceIdentity: long, Expires: time.Now(), STSRequestID: long}
 		e.Error = &broker.EventError{Code: broker.Code(long), Message: long}
 		c := e.Caller
 		c.User, c.Program, c.Exe, c.Command, c.Cwd, c.TTY, c.Via = long, long, long, long, long, long, long

@@ -144,6 +144,7 @@ func (s *sessionTeller) add(e *Entry) {
 	fill(&s.Session.ID, e.Session.ID)
 	fill(&s.Session.AccessKeyID, e.Session.AccessKeyID)
 	fill(&s.Session.Name, e.Session.Name)
+	fill(&s.Session.SourceIdentity, e.Session.SourceIdentity)
 	fill(&s.Session.STSRequestID, e.Session.STSRequestID)
 	if s.Session.Expires.IsZero() {
 		s.Session.Expires = e.Session.Expires

@@ -16,7 +16,7 @@ import (
 // csvHeader names the cells of csvRow.
 var csvHeader = strings.Fields(`seq time event outcome profile account role_arn
 	key_name key_access_key_id key_user_arn
-	session_id session_access_key_id session_name session_expires session_sts_request_id lease
+	session_id session_access_key_id session_name session_source_identity session_expires session_sts_request_id lease
 	caller_uid caller_user caller_pid caller_program caller_exe caller_command caller_cwd caller_tty caller_via caller_resolved caller_ancestors
 	groups reason decision error_code error_message cut`)
 
@@ -35,7 +35,7 @@ func csvRow(e audit.Entry) []string {
 	}
 	row := []string{strconv.FormatInt(e.Seq, 10), csvTime(e.Time), string(e.Kind), e.Outcome, e.Profile, e.Account, e.RoleARN,
 		key.Name, key.AccessKeyID, key.UserARN,
-		session.ID, session.AccessKeyID, session.Name, csvTime(session.Expires), session.STSRequestID, e.Lease}
+		session.ID, session.AccessKeyID, session.Name, session.SourceIdentity, csvTime(session.Expires), session.STSRequestID, e.Lease}
 	row = append(row, caller...)
 	return append(row, strings.Join(e.Groups, " "), e.Reason, e.Decision, string(failure.Code), failure.Message, strings.Join(e.Cut, " "))
 }

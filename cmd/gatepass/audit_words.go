@@ -197,6 +197,9 @@ func atAWS(s broker.EventSession) string {
 			parts = append(parts, part)
 		}
 	}
+	if s.SourceIdentity != "" {
+		parts = append(parts, "source identity "+s.SourceIdentity)
+	}
 	if s.STSRequestID != "" {
 		parts = append(parts, "by STS request "+s.STSRequestID)
 	}

@@ -147,7 +147,7 @@ func (m *mapper) event(raw []byte) *event {
 		v.Unmapped.Via, v.Unmapped.Resolved = m.Caller.Via, &m.Caller.Resolved
 	}
 	if m.Session != nil {
-		v.Unmapped.RoleSessionName = m.Session.Name
+		v.Unmapped.RoleSessionName, v.Unmapped.SourceIdentity = m.Session.Name, m.Session.SourceIdentity
 	}
 	v.Actor = m.actor()
 	m.outcome(v, k)

@@ -135,6 +135,7 @@ type unmapped struct {
 	Lease           string   `json:"lease,omitempty"`
 	Reason          string   `json:"reason,omitempty"`
 	RoleSessionName string   `json:"role_session_name,omitempty"`
+	SourceIdentity  string   `json:"source_identity,omitempty"`
 	Via             string   `json:"via,omitempty"`
 	Resolved        *bool    `json:"ancestry_resolved,omitempty"`
 	Cut             []string `json:"cut,omitempty"`

@@ -15,6 +15,7 @@ type Session struct {
 	ID          string    `json:"id"`
 	AccessKeyID string    `json:"access_key_id,omitempty"` // "" when none came
 	Name        string    `json:"name,omitempty"`
+	Source      string    `json:"source_identity,omitempty"`
 	Profile     string    `json:"profile,omitempty"`
 	RoleARN     string    `json:"role_arn,omitempty"`
 	Key         string    `json:"key,omitempty"`
@@ -94,6 +95,7 @@ type book struct {
 	byID      map[string]*Session
 	byKey     map[string][]*Session // by the session's access key id: several where an MFA proof is served as it is
 	byName    map[string][]*Session // in the order of the log
+	bySource  map[string][]*Session // by source identity: those that STS gave
 	byRequest map[string]*Session   // by STS's request id
 	asked     map[string][]*Session // by the long-term key's id, in the order of the log
 
@@ -106,7 +108,7 @@ type book struct {
 func readBook(ctx context.Context, dir string, bounds audit.Query) (*book, error) {
 	b := &book{
 		opts: bounds, keys: map[string]string{}, users: map[string]bool{}, roles: map[string]bool{}, ended: map[string]time.Time{},
-		byID: map[string]*Session{}, byKey: map[string][]*Session{}, byName: map[string][]*Session{}, byRequest: map[string]*Session{}, asked: map[string][]*Session{},
+		byID: map[string]*Session{}, byKey: map[string][]*Session{}, byName: map[string][]*Session{}, bySource: map[string][]*Session{}, byRequest: map[string]*Session{}, asked: map[string][]*Session{},
 		ahead: -clockSlack, atMost: clockSlack,
 	}
 	q := bounds
@@ -201,6 +203,9 @@ func (b *book) add(e *audit.Entry) {
 			s.base, s.RoleARN = true, ""
 		}
 		b.byKey[s.AccessKeyID] = append(b.byKey[s.AccessKeyID], s)
+		if s.Source = e.Session.SourceIdentity; s.Source != "" {
+			b.bySource[s.Source] = append(b.bySource[s.Source], s)
+		}
 		if e.Session.STSRequestID != "" && b.byRequest[e.Session.STSRequestID] == nil {
 			b.byRequest[e.Session.STSRequestID] = s
 		}

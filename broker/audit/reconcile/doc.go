@@ -13,8 +13,7 @@
 // own in the session's name (forward access sessions, the console), the role,
 // the session's name and when it was made say which session it is. A session of
 // another role whose making the files do not show is told by the source identity
-// that it was given by one of the broker's, if it has one: the log does not
-// record that, so it is learned from the events that made those.
+// that it has from one of the broker's, if those were given one.
 //
 // Calls that make sessions are the broker's if the trail's request id, or the
 // access key that STS gave, is in the log. So are those of its way through a

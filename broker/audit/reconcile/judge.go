@@ -273,23 +273,19 @@ func (f *facts) stranger(e *Event) Finding {
 		return Finding{Kind: KindForeign, Why: "by no access key"}
 	case id.Type == "AssumedRole" && f.ofOurRole(id):
 		return Finding{Kind: KindUntraced, Why: "a session of a role that the broker serves, whose beginning neither the log nor these files tell"}
-	case len(f.sources[id.SourceIdentity]) > 0:
-		return f.bySource(e)
+	case len(f.bySource[id.SourceIdentity]) > 0:
+		return f.ofSource(e)
 	}
 	return Finding{Kind: KindForeign, Why: "another principal"}
 }
 
-// bySource judges a call with a session of another role that bears the source
+// ofSource judges a call with a session of another role that bears the source
 // identity of the broker's: a role keeps that of the session that assumed it,
 // and these files do not tell which it was.
-func (f *facts) bySource(e *Event) Finding {
-	made := e.Identity.Created
-	if made.IsZero() {
-		made = e.Time
-	}
+func (f *facts) ofSource(e *Event) Finding {
 	var live []*Session
-	for _, s := range f.sources[e.Identity.SourceIdentity] {
-		if from, to := s.inLog(made); !to.Before(s.Issued) && !from.After(s.Expires) {
+	for _, s := range f.bySource[e.Identity.SourceIdentity] {
+		if s.mayHaveMade(e) {
 			live = append(live, s)
 		}
 	}
@@ -297,6 +293,17 @@ func (f *facts) bySource(e *Event) Finding {
 		return Finding{Kind: KindUntraced, Why: "a session has the source identity " + e.Identity.SourceIdentity + ", and was made when none of the broker's of that identity was there"}
 	}
 	return f.ofSession(e, live, "by the source identity that it was given by a session of the broker's; ")
+}
+
+// mayHaveMade reports whether s was there when the session that signed e was
+// made; where e does not tell when that was, when it was used.
+func (s *Session) mayHaveMade(e *Event) bool {
+	made := e.Identity.Created
+	if made.IsZero() {
+		made = e.Time
+	}
+	from, to := s.inLog(made)
+	return !to.Before(s.Issued) && !from.After(s.Expires)
 }
 
 func (f *facts) ofOurRole(id *Identity) bool {

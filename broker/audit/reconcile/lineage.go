@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 
 	"gatepass/broker"
@@ -24,8 +23,7 @@ type facts struct {
 	principals map[string]string // unique ids of our users: a long-term key of each
 	addresses  map[string]bool   // networks from which the broker called STS
 	vouched    []netip.Prefix
-	agents     []string              // patterns of those that are vouched for
-	sources    map[string][]*Session // by the source identity that the broker gave them
+	agents     []string // patterns of those that are vouched for
 	sightings  map[sighting]bool
 	families   map[string]*Session // by kind of user agent: the only session that has it, or nil for several
 
@@ -46,7 +44,7 @@ const mostSightings = 100_000
 func newFacts(b *book) *facts {
 	return &facts{
 		book: b, issues: map[string]*issue{}, principals: map[string]string{}, addresses: map[string]bool{},
-		sources: map[string][]*Session{}, sightings: map[sighting]bool{}, families: map[string]*Session{}, interned: map[string]string{},
+		sightings: map[sighting]bool{}, families: map[string]*Session{}, interned: map[string]string{},
 	}
 }
 
@@ -95,6 +93,9 @@ func (f *facts) learn(e *Event) error {
 		for _, s := range f.byName[e.Identity.sessionName()] {
 			s.seen = true
 		}
+		for _, s := range f.bySource[e.Identity.SourceIdentity] {
+			s.seen = s.seen || s.mayHaveMade(e)
+		}
 	}
 	if s := f.proven(e); s != nil {
 		s.learnClock(e)
@@ -102,10 +103,6 @@ func (f *facts) learn(e *Event) error {
 			f.addresses[f.keep(network(e.Address))] = true
 		}
 		f.hops(key)
-		if from := f.keep(e.AskedSource); from != "" && !slices.Contains(f.sources[from], s) {
-			f.sources[from] = append(f.sources[from], s)
-			s.seen = true // where the identity is passed on, nothing else may tell
-		}
 	}
 	if e.ErrorCode != "" || e.Issued == "" {
 		return nil

@@ -270,6 +270,7 @@ func mfa(w *world) *session {
 // process.
 func sourced(w *world, lease string) {
 	s := w.request("deploy", deploy, lease)
+	s.SourceIdentity = "alice"
 	w.answered(s, w.call(trailtest.Call{Action: "AssumeRole", RoleARN: deploy, SessionName: s.Name, SourceIdentity: "alice"}), broker.EventSessionIssued)
 	w.serve(s, "/usr/bin/terraform", 7000, "")
 }
@@ -369,6 +370,13 @@ func TestInOrder(t *testing.T) {
 			sourced(w, "l-0000000003")
 			w.trail.Use(trailtest.Use{Time: w.aws(), Call: "s3:GetObject", Principal: "arn:aws:sts::444455556666:assumed-role/Far/x", AccessKeyID: "ASIAEXAMPLEFARAWAY01", Source: "alice"})
 		}, map[reconcile.Kind]int64{reconcile.KindBroker: 1, reconcile.KindProcess: 1}},
+		{"a role that a process assumes, of whose session the trail has nothing else", func(w *world, _, _ *session) {
+			s := w.request("deploy", deploy, "l-0000000003")
+			s.SourceIdentity = "alice"
+			w.answered(s, trailtest.Call{IssuedKeyID: "ASIAEXAMPLE000000099", RequestID: "elsewhere", Time: w.aws()}, broker.EventSessionIssued)
+			w.serve(s, "/usr/bin/terraform", 7000, "")
+			w.trail.Use(trailtest.Use{Time: w.aws(), Call: "s3:GetObject", Principal: "arn:aws:sts::444455556666:assumed-role/Far/x", AccessKeyID: "ASIAEXAMPLEFARAWAY01", Source: "alice"})
+		}, map[reconcile.Kind]int64{reconcile.KindProcess: 1}},
 		{"whoami", func(w *world, shared, _ *session) {
 			w.whoami(shared)
 			w.call(trailtest.Call{Action: "GetCallerIdentity", Principal: shared.arn(), AccessKeyID: shared.AccessKeyID})
