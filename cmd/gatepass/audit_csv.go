@@ -49,13 +49,23 @@ func csvTime(t time.Time) string {
 }
 
 // harmless is a cell that no spreadsheet takes for a formula: entries hold
-// what callers say of themselves.
+// what callers say of themselves. Some divide lines at semicolons, and a quoted
+// cell at its newlines then.
 // https://owasp.org/www-community/attacks/CSV_Injection
 func harmless(cell string) string {
-	if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
-		return "'" + cell
+	if !strings.ContainsAny(cell, "=+-@\t\r") {
+		return cell
 	}
-	return cell
+	var b strings.Builder
+	begins := true // a formula would be one here
+	for i, r := range cell {
+		if begins && strings.ContainsRune("=+-@", r) || i == 0 && (r == '\t' || r == '\r') {
+			b.WriteByte('\'')
+		}
+		b.WriteRune(r)
+		begins = strings.ContainsRune(";\t\r\n", r) || begins && strings.ContainsRune(`"' `, r)
+	}
+	return b.String()
 }
 
 // A csvExporter writes a table as RFC 4180 has it.

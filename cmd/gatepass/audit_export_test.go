@@ -101,7 +101,7 @@ func TestAuditExportCSV(t *testing.T) {
 
 // What a caller says of itself is no formula, and breaks out of no cell.
 func TestCSVCells(t *testing.T) {
-	e := audit.Entry{Event: broker.Event{Profile: "=1+1", Reason: "@SUM(A1)", Account: "+1", Lease: "-1", Groups: []string{"\tx"},
+	e := audit.Entry{Event: broker.Event{Profile: "=1+1", Reason: "@SUM(A1)", Account: "+1", Lease: "-1", RoleARN: `a-b;"=1; +2;c=3`, Decision: "x\n@y\t-z\n k", Groups: []string{"\tx"},
 		Caller: &broker.Caller{Program: "a,\"b\"\nc", Cwd: "\r=1", Ancestors: []broker.Process{{PID: 7, Exe: "/bin/sh"}}}}, Cut: []string{"reason"}}
 	if got := len(csvRow(e)); got != len(csvHeader) {
 		t.Fatalf("%d cells below %d names", got, len(csvHeader))
@@ -111,7 +111,8 @@ func TestCSVCells(t *testing.T) {
 	}
 	row := csvRow(e)
 	for name, want := range map[string]string{"profile": "'=1+1", "reason": "'@SUM(A1)", "account": "'+1", "lease": "'-1", "groups": "'\tx",
-		"caller_cwd": "'\r=1", "caller_program": "a,\"b\"\nc", "caller_ancestors": "/bin/sh[7]", "cut": "reason", "time": "", "outcome": ""} {
+		"role_arn": `a-b;"'=1; '+2;c=3`, "decision": "x\n'@y\t'-z\n k",
+		"caller_cwd": "'\r'=1", "caller_program": "a,\"b\"\nc", "caller_ancestors": "/bin/sh[7]", "cut": "reason", "time": "", "outcome": ""} {
 		if got := harmless(row[slices.Index(csvHeader, name)]); got != want {
 			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
