@@ -32,9 +32,9 @@ across restarts and clocks that are set back. Where entries between are no
 longer there, it says so; where the log ends before SEQ it is another log, and
 the exit code is 65. So it is where a line is no entry; the others are written.
 
-In csv, a cell that a spreadsheet would take for a formula (=, +, -, @, tab or
-carriage return first) begins with an apostrophe. So csv is for people; what has
-to be proved later is kept as json. Open it with commas between cells alone.
+In csv, what a spreadsheet would take for a formula (=, +, -, @, tab or carriage
+return first, or after a semicolon) gets an apostrophe before it. So csv is for
+people; what has to be proved later is kept as json.
 
 examples:
   gatepass audit export --since 30d --format csv -o november.csv
