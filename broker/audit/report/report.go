@@ -87,11 +87,14 @@ func Write(ctx context.Context, w io.Writer, opts Options) error {
 		opts.Rows = DefaultRows
 	}
 	if opts.To == 0 { // all that is read is of the same entries
-		for line, err := range audit.Entries(ctx, opts.LogDir, audit.Query{Last: 1}) {
+		for line, err := range audit.Entries(ctx, opts.LogDir, audit.Query{Reverse: true}) {
 			if err != nil && line.Raw == nil {
 				return err
 			}
-			opts.To = line.Seq + 1
+			if err == nil { // what is at the end need not be an entry
+				opts.To = line.Seq + 1
+				break
+			}
 		}
 	}
 	opts.Verdict.Text = printable(opts.Verdict.Text)

@@ -366,13 +366,19 @@ func TestUnreadableLines(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(name, append([]byte("<script>rubbish</script>\n"), b...), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	html := shown(t, report.Options{LogDir: dir})
-	wants(t, html, "1 of its lines cannot be read as entries", "7 entries, ")
-	if strings.Contains(html, "rubbish") {
-		t.Error("shows it")
+	const rubbish = "<script>rubbish</script>\n"
+	for where, text := range map[string]string{"begin": rubbish + string(b), "end": string(b) + rubbish} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		html := shown(t, report.Options{LogDir: dir})
+		wants(t, html, "1 of its lines cannot be read as entries", "7 entries, ")
+		if n := len(embedded(t, html).Rows); n != 7*stride {
+			t.Errorf("with rubbish at its %s, the table has %d entries of 7", where, n/stride)
+		}
+		if strings.Contains(html, "rubbish") {
+			t.Error("shows it")
+		}
 	}
 	if err := report.Write(t.Context(), new(bytes.Buffer), report.Options{LogDir: filepath.Join(dir, "nosuch")}); broker.CodeOf(err) != broker.CodeNotFound {
 		t.Errorf("a missing log: %v", err)
