@@ -182,9 +182,10 @@ func (m *mapper) event(raw []byte) *event {
 
 // outcome says how it went, and where a decision was taken, which.
 func (m *mapper) outcome(v *event, k kind) {
-	v.Status, v.Severity = 1, 1 // success, informational
-	action, disposition := 1, 1 // allowed
+	action, disposition := 0, 0 // unknown, as the others are
 	switch m.Outcome {
+	case broker.OutcomeOK:
+		v.Status, v.Severity, action, disposition = 1, 1, 1, 1 // success, informational, allowed, allowed
 	case broker.OutcomeDenied:
 		v.Status, v.Severity, action, disposition = 2, 3, 2, 2 // failure, medium, denied, blocked
 	case broker.OutcomeFailed:

@@ -96,6 +96,8 @@ func entries(kind broker.EventKind) []audit.Entry {
 		e.Outcome = broker.OutcomeFailed
 		all = append(all, e)
 	}
+	full.Outcome = "of.tomorrow"
+	all = append(all, full)
 	return all
 }
 
@@ -170,6 +172,7 @@ func TestMapping(t *testing.T) {
 		{shapes(broker.EventSessionEnded)[0], map[string]any{"type_uid": 300202.0, "session.expiration_reason": "ticket 4711"}},
 		{shapes(broker.EventKeyRotated)[0], map[string]any{"type_uid": 300403.0, "entity.name": "alice", "entity.uid": "AKIAEXAMPLE"}},
 		{shapes(broker.EventDaemonStarted)[0], map[string]any{"type_uid": 600203.0, "app.name": "gatepass"}},
+		{shapes(broker.EventCredentialsServed)[12], map[string]any{"type_uid": 300301.0, "status_id": 0.0, "severity_id": 0.0, "action_id": 0.0, "disposition_id": 0.0, "unmapped.outcome": "of.tomorrow"}},
 		{shapes("of.tomorrow")[2], map[string]any{"type_uid": 99.0, "activity_name": "of.tomorrow"}},
 	} {
 		got := one(tt.entry)
