@@ -148,12 +148,11 @@ func TestMapping(t *testing.T) {
 		}
 		return x
 	}
-	shapes := func(k broker.EventKind) []audit.Entry { return entries(k) }
 	for _, tt := range []struct {
 		entry audit.Entry
 		want  map[string]any
 	}{
-		{shapes(broker.EventCredentialsServed)[0], map[string]any{
+		{entries(broker.EventCredentialsServed)[0], map[string]any{
 			"type_uid": 300301.0, "time": 1793696400123.0, "metadata.sequence": 42.0, "metadata.event_code": "credentials.served",
 			"metadata.original_time": "2026-11-03T09:00:00.123456Z", "metadata.is_truncated": true, "metadata.correlation_uid": "l-7f3k2m9qxd",
 			"privileges.0": "arn:aws:iam::444455556666:role/team/Deploy", "user.name": "alice", "user.uid": "arn:aws:iam::111122223333:user/alice",
@@ -164,16 +163,16 @@ func TestMapping(t *testing.T) {
 			"cloud.account.uid": "444455556666", "api.request.uid": "6d1c0a5e-0000-4000-8000-000000000000", "policy.name": "groups.it",
 			"status_id": 1.0, "action_id": 1.0, "unmapped.reason": "ticket 4711", "device.hostname": "laptop",
 		}},
-		{shapes(broker.EventSessionIssued)[1], map[string]any{"privileges.0": "arn:aws:iam::111122223333:user/alice", "api.operation": "GetSessionToken"}},
-		{shapes(broker.EventRequestDenied)[4], map[string]any{"type_uid": 300301.0, "status_id": 2.0, "action_id": 2.0, "disposition_id": 2.0, "status_code": "denied", "status_detail": "no"}},
-		{shapes(broker.EventRequestFailed)[9], map[string]any{"type_uid": 600399.0, "activity_name": "request.failed", "disposition_id": 27.0}},
-		{shapes(broker.EventSessionRequested)[0], map[string]any{"type_uid": 600301.0, "status_id": 0.0, "api.operation": "AssumeRole", "api.service.name": "sts.amazonaws.com"}},
-		{shapes(broker.EventMFAVerified)[1], map[string]any{"type_uid": 300201.0, "is_mfa": true}},
-		{shapes(broker.EventSessionEnded)[0], map[string]any{"type_uid": 300202.0, "session.expiration_reason": "ticket 4711"}},
-		{shapes(broker.EventKeyRotated)[0], map[string]any{"type_uid": 300403.0, "entity.name": "alice", "entity.uid": "AKIAEXAMPLE"}},
-		{shapes(broker.EventDaemonStarted)[0], map[string]any{"type_uid": 600203.0, "app.name": "gatepass"}},
-		{shapes(broker.EventCredentialsServed)[12], map[string]any{"type_uid": 300301.0, "status_id": 0.0, "severity_id": 0.0, "action_id": 0.0, "disposition_id": 0.0, "unmapped.outcome": "of.tomorrow"}},
-		{shapes("of.tomorrow")[2], map[string]any{"type_uid": 99.0, "activity_name": "of.tomorrow"}},
+		{entries(broker.EventSessionIssued)[1], map[string]any{"privileges.0": "arn:aws:iam::111122223333:user/alice", "api.operation": "GetSessionToken"}},
+		{entries(broker.EventRequestDenied)[4], map[string]any{"type_uid": 300301.0, "status_id": 2.0, "action_id": 2.0, "disposition_id": 2.0, "status_code": "denied", "status_detail": "no"}},
+		{entries(broker.EventRequestFailed)[9], map[string]any{"type_uid": 600399.0, "activity_name": "request.failed", "disposition_id": 27.0}},
+		{entries(broker.EventSessionRequested)[0], map[string]any{"type_uid": 600301.0, "status_id": 0.0, "api.operation": "AssumeRole", "api.service.name": "sts.amazonaws.com"}},
+		{entries(broker.EventMFAVerified)[1], map[string]any{"type_uid": 300201.0, "is_mfa": true}},
+		{entries(broker.EventSessionEnded)[0], map[string]any{"type_uid": 300202.0, "session.expiration_reason": "ticket 4711"}},
+		{entries(broker.EventKeyRotated)[0], map[string]any{"type_uid": 300403.0, "entity.name": "alice", "entity.uid": "AKIAEXAMPLE"}},
+		{entries(broker.EventDaemonStarted)[0], map[string]any{"type_uid": 600203.0, "app.name": "gatepass"}},
+		{entries(broker.EventCredentialsServed)[12], map[string]any{"type_uid": 300301.0, "status_id": 0.0, "severity_id": 0.0, "action_id": 0.0, "disposition_id": 0.0, "unmapped.outcome": "of.tomorrow"}},
+		{entries("of.tomorrow")[2], map[string]any{"type_uid": 99.0, "activity_name": "of.tomorrow"}},
 	} {
 		got := one(tt.entry)
 		for path, want := range tt.want {
