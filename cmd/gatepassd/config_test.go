@@ -122,31 +122,6 @@ func TestConfigErrorsOfForwardNameFileLineAndKey(t *testing.T) {
 	}
 }
 
-// How far the log is sent survives in a file that nobody else reads.
-func TestCursorBook(t *testing.T) {
-	b := cursorBook{filepath.Join(t.TempDir(), "forward.json")}
-	if got, err := b.Cursors(); err != nil || got != nil {
-		t.Errorf("no file: %v, %v", got, err)
-	}
-	want := map[string]forward.Cursor{"journald": {Marks: []forward.Mark{{Next: 42, Hash: []byte{1, 2}, Time: time.Unix(1, 0).UTC()}}}}
-	if err := b.SaveCursors(want); err != nil {
-		t.Fatal(err)
-	}
-	got, err := b.Cursors()
-	if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("got %v, %v, want %v", got, err, want)
-	}
-	if info, err := os.Stat(b.path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, mode %v", err, info.Mode())
-	}
-	if err := os.WriteFile(b.path, []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := b.Cursors(); err == nil {
-		t.Errorf("a torn file: %v", got)
-	}
-}
-
 func TestConfigErrorHidesProxyPassword(t *testing.T) {
 	_, err := readConfig(write(t, "[aws]\nproxy = \"socks5://me:hunter2@p:1\"\n"))
 	if err == nil || strings.Contains(fmt.Sprintf("%v %+v", err, err), "hunter2") {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -26,7 +27,19 @@ func newForwarder(cfg config, paths broker.Paths, log *slog.Logger) (*forward.Fo
 // A forwardedLog is the audit log together with where it is sent.
 type forwardedLog struct {
 	*audit.Log
-	forwarder *forward.Forwarder
+	forwarder forwarder
+}
+
+// A forwarder is a [forward.Forwarder].
+type forwarder interface {
+	Written()
+	Status(entries int64) []broker.ForwardStatus
+}
+
+func (l forwardedLog) Append(ctx context.Context, e broker.Event, durable bool) error {
+	err := l.Log.Append(ctx, e, durable)
+	l.forwarder.Written() // a refusal too may have written what waited before
+	return err
 }
 
 func (l forwardedLog) Status() broker.LogStatus {

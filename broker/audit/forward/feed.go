@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -42,15 +41,6 @@ func (r *rejected) Error() string {
 	return fmt.Sprintf("%d entries were rejected: %s", r.entries, r.why)
 }
 
-// A later is an error of a destination that says when to come again.
-type later struct {
-	err error
-	in  time.Duration
-}
-
-func (l *later) Error() string { return l.err.Error() }
-func (l *later) Unwrap() error { return l.err }
-
 const (
 	batchEntries = 500
 	batchBytes   = 1 << 20
@@ -58,12 +48,6 @@ const (
 	readAhead    = 64                     // entries
 
 	sendTimeout = 30 * time.Second
-	firstRetry  = time.Second
-	lastRetry   = 5 * time.Minute
-
-	// reopenInterval is how long the log is followed before it is looked for
-	// anew: it may have been moved away and back.
-	reopenInterval = 5 * time.Minute
 )
 
 // restAfter is the rest of sinks that make a connection for a batch: one a
@@ -93,35 +77,37 @@ type feed struct {
 	target   int64         // where to end
 	wake     chan struct{} // closed by finish
 	stop     context.CancelFunc
+
+	news chan struct{} // one place, filled when an entry was written
 }
 
 func newFeed(cfg Config, name string, s sink, b *book) *feed {
-	return &feed{cfg: cfg, name: name, sink: s, book: b, log: cfg.Logger.With("to", name), cursor: b.cursor(name), wake: make(chan struct{})}
+	return &feed{cfg: cfg, name: name, sink: s, book: b, log: cfg.Logger.With("to", name), cursor: b.cursor(name),
+		wake: make(chan struct{}), news: make(chan struct{}, 1)}
 }
 
 // run sends until ctx ends.
 func (f *feed) run(ctx context.Context) {
 	ctx, stop := f.stoppable(ctx)
 	defer stop()
-	retry := firstRetry
+	pause := firstPause
 	for ctx.Err() == nil {
+		select {
+		case <-f.news: // it is read now
+		default:
+		}
 		before := f.at()
 		err := f.follow(ctx)
-		if err == nil || ctx.Err() != nil {
-			continue
+		if ctx.Err() != nil {
+			return
 		}
 		if f.at() > before { // it had worked
-			retry = firstRetry
+			pause = firstPause
 		}
 		if f.failed(err) {
 			return // there is no time to try again
 		}
-		pause := retry/2 + rand.N(retry/2) // so that a fleet does not come back at once
-		if l, ok := errors.AsType[*later](err); ok {
-			pause = min(max(pause, l.in), lastRetry)
-		}
-		retry = min(2*retry, lastRetry)
-		f.wait(ctx, pause)
+		pause = f.pause(ctx, err, pause)
 	}
 }
 
@@ -136,29 +122,15 @@ func (f *feed) stoppable(ctx context.Context) (context.Context, context.CancelFu
 	return ctx, f.stop
 }
 
-// wait pauses, but not longer than until the end is near.
-func (f *feed) wait(ctx context.Context, d time.Duration) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		select {
-		case <-f.wake:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	f.cfg.sleep(ctx, d)
-}
-
 // follow reads the log from where the destination is, and sends what it reads,
-// until something fails or it is time to look for the log anew. While there is
-// an outage nothing is read, so no file is held open.
+// until something fails. While there is an outage nothing is read, so no file is
+// held open.
 func (f *feed) follow(ctx context.Context) error {
 	next, err := f.resume(ctx)
 	if err != nil {
 		return err
 	}
-	reading, cancel := context.WithTimeout(ctx, reopenInterval)
+	reading, cancel := context.WithCancel(ctx)
 	records := make(chan record, readAhead)
 	ended := make(chan error, 1)
 	go func() {
@@ -173,18 +145,14 @@ func (f *feed) follow(ctx context.Context) error {
 	for ctx.Err() == nil {
 		batch := f.collect(records)
 		if len(batch) == 0 {
-			err := <-ended
-			if reading.Err() != nil {
-				return nil
-			}
-			return err
+			return <-ended
 		}
 		if err := f.deliver(ctx, batch); err != nil {
 			return err
 		}
-		f.wait(ctx, f.sink.rest(len(batch)))
+		f.wait(ctx, f.sink.rest(len(batch)), nil)
 	}
-	return nil
+	return ctx.Err()
 }
 
 // read puts what the log holds from next on into records, until ctx ends.
@@ -293,6 +261,14 @@ func (f *feed) finish(entries int64) {
 	close(f.wake)
 	if f.stop != nil && (f.err != nil || f.cursor.next() >= entries) {
 		f.stop()
+	}
+}
+
+// written tells of a new entry. It never waits.
+func (f *feed) written() {
+	select {
+	case f.news <- struct{}{}:
+	default:
 	}
 }
 

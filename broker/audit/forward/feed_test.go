@@ -136,50 +136,6 @@ func TestCursorIsSavedNowAndThen(t *testing.T) {
 	}
 }
 
-// A destination that is down is asked less and less often, never at the same
-// time as others', and sooner only where it says when.
-func TestPausesAfterFailures(t *testing.T) {
-	l, dir := newLog(t, audit.Options{})
-	write(t, l, 1)
-	pauses := make(chan time.Duration)
-	cfg := quick(dir, &memory{})
-	cfg.sleep = func(ctx context.Context, d time.Duration) error {
-		select {
-		case pauses <- d:
-		case <-ctx.Done():
-		}
-		return ctx.Err()
-	}
-	var says error = errDown
-	f := forwarding(t, cfg, &fakeSink{do: func(context.Context, []record) (int, error) { return 0, says }})
-	want := firstRetry
-	varied := 0
-	for range 12 {
-		d := <-pauses
-		if d < want/2 || d > want {
-			t.Errorf("paused %s, want up to %s", d, want)
-		}
-		if d != want && d != want/2 {
-			varied++
-		}
-		want = min(2*want, lastRetry)
-	}
-	if varied < 10 {
-		t.Errorf("of 12 pauses, %d are no round ones", varied)
-	}
-	if st := f.Status(1)[0]; st.Error != errDown.Error() || st.Lag != 1 {
-		t.Errorf("%+v", st)
-	}
-	f.stop()
-	f.wg.Wait()
-
-	says = &later{errDown, 42 * time.Minute}
-	forwarding(t, cfg, &fakeSink{do: func(context.Context, []record) (int, error) { return 0, says }})
-	if d := <-pauses; d != lastRetry {
-		t.Errorf("asked to come in 42 min, it pauses %s", d)
-	}
-}
-
 // A destination that hangs is given up, and is in nobody's way meanwhile.
 func TestHangingDestination(t *testing.T) {
 	l, dir := newLog(t, audit.Options{})
@@ -403,6 +359,40 @@ func TestFields(t *testing.T) {
 	for i := range want {
 		if got[i] != want[i] {
 			t.Errorf("%q, want %q", got[i], want[i])
+		}
+	}
+}
+
+// A log that was moved away and is back is followed on, whether or not that
+// was noticed meanwhile.
+func TestLogMovedAwayAndBack(t *testing.T) {
+	for _, noticed := range []bool{false, true} {
+		l, dir := newLog(t, audit.Options{})
+		s := &fakeSink{}
+		f := forwarding(t, quick(dir, &memory{}), s)
+		write(t, l, 5)
+		atEnd(t, f, l)
+		if err := os.Rename(dir, dir+".away"); err != nil {
+			t.Fatal(err)
+		}
+		if noticed {
+			if err := os.WriteFile(filepath.Join(dir+".away", "note"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, func() string {
+				if f.Status(5)[0].Error == "" {
+					return "nobody misses the log"
+				}
+				return ""
+			})
+		}
+		if err := os.Rename(dir+".away", dir); err != nil {
+			t.Fatal(err)
+		}
+		write(t, l, 5)
+		atEnd(t, f, l)
+		if seams := inOrder(t, s.arrived(), lines(t, dir)); seams > 0 {
+			t.Errorf("it went back %d times", seams)
 		}
 	}
 }

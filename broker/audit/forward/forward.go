@@ -114,6 +114,14 @@ func (f *Forwarder) Start() {
 	}
 }
 
+// Written tells that the log has further entries: a destination that failed is
+// then tried again sooner. It never waits.
+func (f *Forwarder) Written() {
+	for _, feed := range f.feeds {
+		feed.written()
+	}
+}
+
 // drainTime is how long the last entries may take to leave at the end.
 const drainTime = 2 * time.Second
 
