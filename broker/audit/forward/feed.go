@@ -19,6 +19,14 @@ import (
 type record struct {
 	raw   []byte // as it stands in the log
 	entry audit.Entry
+	gap   gap
+}
+
+// A gap is what could not be sent of the log before an entry.
+type gap struct {
+	removed int64 // entries that are not in the log any more
+	damaged int   // lines that are none
+	why     error // of the first
 }
 
 // A sink is the way to a destination.
@@ -157,6 +165,7 @@ func (f *feed) follow(ctx context.Context) error {
 
 // read puts what the log holds from next on into records, until ctx ends.
 func (f *feed) read(ctx context.Context, next int64, records chan<- record) error {
+	var before gap
 	for line, err := range audit.Entries(ctx, f.cfg.Dir, audit.Query{From: next, Follow: true}) {
 		var e audit.Entry
 		if err == nil {
@@ -166,17 +175,19 @@ func (f *feed) read(ctx context.Context, next int64, records chan<- record) erro
 		case err != nil && line.Raw == nil: // of the log, not of a line: there is no more
 			return err
 		case err != nil: // for verify to tell of; it is not what was written
-			f.log.Warn("a line of the audit log is not forwarded", "err", err)
+			if before.damaged++; before.damaged == 1 {
+				before.why = err
+			}
 			continue
-		case e.Seq > next:
-			f.log.Warn("entries were removed from the log before they were forwarded", "first", next, "entries", e.Seq-next)
 		}
+		before.removed = max(0, e.Seq-next-int64(before.damaged)) // as far as can be known
 		next = e.Seq + 1
 		select {
-		case records <- record{slices.Clone(line.Raw), e}:
+		case records <- record{slices.Clone(line.Raw), e, before}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		before = gap{}
 	}
 	return ctx.Err()
 }
@@ -220,23 +231,45 @@ func (f *feed) deliver(ctx context.Context, batch []record) error {
 		}
 		return err
 	}
+	for _, r := range batch {
+		f.tell(r)
+	}
+	if isRefused {
+		f.log.Warn("entries were sent and rejected", "err", err)
+	}
+	f.book.set(f.name, f.delivered(batch, refused))
+	return nil
+}
+
+// tell tells of what is missing before an entry. It is not sent again once the
+// entry is delivered, so that all of it is told once.
+func (f *feed) tell(r record) {
+	if r.gap.damaged > 0 {
+		f.log.Warn("lines of the audit log are not forwarded", "before", r.entry.Seq, "lines", r.gap.damaged, "err", r.gap.why)
+	}
+	if n := r.gap.removed; n > 0 {
+		f.log.Warn("entries were removed from the log before they were forwarded", "first", r.entry.Seq-n, "entries", n)
+	}
+}
+
+// delivered takes note of a batch that is there, refused in part or not, and
+// returns the new cursor.
+func (f *feed) delivered(batch []record, refused *rejected) Cursor {
+	last := batch[len(batch)-1]
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err != nil {
-		f.log.Info("entries are forwarded again", "next", batch[len(batch)-1].entry.Seq+1)
+		f.log.Info("entries are forwarded again", "next", last.entry.Seq+1)
 	}
-	f.err = nil
-	if isRefused {
+	f.err, f.pending = nil, time.Time{}
+	if refused != nil {
 		f.rejected += refused.entries
-		f.log.Warn("entries were sent and rejected", "err", err)
 	}
-	f.cursor.add(markAfter(batch[len(batch)-1], f.cfg.now()))
-	f.book.set(f.name, f.cursor)
-	f.pending = time.Time{}
+	f.cursor.add(markAfter(last, f.cfg.now()))
 	if f.ending && f.cursor.next() >= f.target {
 		f.stop()
 	}
-	return nil
+	return f.cursor
 }
 
 // failed takes note of an error, and reports whether it is the end.
@@ -306,9 +339,9 @@ func (f *feed) resume(ctx context.Context) (int64, error) {
 func (f *feed) moveBack(marks []Mark, why string, next int64) {
 	f.log.Warn(why, "next", next)
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.cursor.Marks = marks
-	f.book.set(f.name, f.cursor)
+	f.mu.Unlock()
+	f.book.set(f.name, Cursor{marks})
 }
 
 // holds reports whether the entry before a mark is the one that was delivered.

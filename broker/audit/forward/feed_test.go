@@ -1,11 +1,14 @@
 package forward
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -294,22 +297,81 @@ func TestMarksAreApart(t *testing.T) {
 	}
 }
 
-// A line that is no entry is left out, and what comes after it is not.
-func TestBrokenLine(t *testing.T) {
+// A line that is no entry is left out, and what comes after it is not. That it
+// is, and what was removed, is told once, however often the rest is sent.
+func TestBrokenLines(t *testing.T) {
 	l, dir := newLog(t, audit.Options{})
 	write(t, l, 30)
 	all := lines(t, dir)
 	if err := l.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	text := strings.Join(all[:10], "\n") + "\nnonsense\n" + strings.Join(all[10:], "\n") + "\n"
-	if err := os.WriteFile(filepath.Join(dir, "000001.jsonl"), []byte(text), 0o600); err != nil {
+	// 10 is altered, 20 to 22 are not there, and there are three lines more.
+	altered := append(slices.Clone(all[:10]), strings.Replace(all[10], `"seq"`, `"SEQ"`, 1))
+	altered = append(altered, all[11:15]...)
+	altered = append(altered, "nonsense", "", "more of it")
+	altered = append(append(altered, all[15:20]...), all[23:]...)
+	if err := os.WriteFile(filepath.Join(dir, "000001.jsonl"), []byte(strings.Join(altered, "\n")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := &fakeSink{}
-	f := forwarding(t, quick(dir, &memory{}), s)
+	want := slices.Concat(all[:10], all[11:20], all[23:])
+	tries := 0
+	s := &fakeSink{do: func(_ context.Context, batch []record) (int, error) {
+		if tries++; tries%2 == 1 {
+			return 0, errDown
+		}
+		return len(batch), nil
+	}}
+	cfg := quick(dir, &memory{})
+	var told bytes.Buffer
+	cfg.Logger = slog.New(slog.NewTextHandler(&told, nil))
+	f := forwarding(t, cfg, s)
 	atEnd(t, f, l)
-	inOrder(t, s.arrived(), all)
+	f.stop()
+	f.wg.Wait()
+	if got := s.arrived(); !slices.Equal(got, want) {
+		t.Errorf("%d entries arrived, want %d", len(got), len(want))
+	}
+	for _, once := range []string{"are not forwarded\" to=fake before=11 lines=1 err=", "are not forwarded\" to=fake before=15 lines=3 err=", "were removed from the log before they were forwarded\" to=fake first=20 entries=3\n"} {
+		if n := strings.Count(told.String(), once); n != 1 {
+			t.Errorf("%q is told %d times:\n%s", once, n, told.String())
+		}
+	}
+	if n := strings.Count(told.String(), "not forwarded\"") + strings.Count(told.String(), "removed"); n != 3 {
+		t.Errorf("%d tidings:\n%s", n, told.String())
+	}
+}
+
+// How far it is can be asked while the disk takes its time with the cursor.
+func TestStatusDoesNotWaitForTheDisk(t *testing.T) {
+	l, dir := newLog(t, audit.Options{})
+	slow := &slowMemory{saving: make(chan struct{}), saved: make(chan struct{})}
+	f := forwarding(t, quick(dir, slow), &fakeSink{})
+	write(t, l, 1)
+	<-slow.saving
+	asked := make(chan int64, 1)
+	go func() { asked <- f.Status(1)[0].Lag }()
+	select {
+	case lag := <-asked:
+		if lag != 0 {
+			t.Errorf("it was sent, and the lag is %d", lag)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the status waits for the disk")
+	}
+	close(slow.saved)
+}
+
+// A slowMemory takes until the test lets it.
+type slowMemory struct {
+	memory
+	saving, saved chan struct{}
+}
+
+func (m *slowMemory) SaveCursors(map[string]Cursor) error {
+	close(m.saving)
+	<-m.saved
+	return nil
 }
 
 // Without a place for its cursor a destination still gets everything; and what

@@ -87,7 +87,7 @@ func records(t *testing.T, n int) (batch []record) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		batch = append(batch, record{[]byte(line), e})
+		batch = append(batch, record{raw: []byte(line), entry: e})
 	}
 	return batch
 }
