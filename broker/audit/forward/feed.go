@@ -34,8 +34,9 @@ type sink interface {
 	// send delivers the entries in order. After an error none of them counts
 	// as delivered, but for *rejected.
 	send(ctx context.Context, batch []record) error
-	// rest is how long to wait after a batch of n before the next.
-	rest(n int) time.Duration
+	// rest is how long to wait after a batch of n before the next; full says
+	// that there is more to send.
+	rest(n int, full bool) time.Duration
 }
 
 // A rejected is how many entries a destination took and will not keep. They
@@ -61,8 +62,8 @@ const (
 // restAfter is the rest of sinks that make a connection for a batch: one a
 // second, or where there is more to send, so many that sending takes a small
 // part of one processor from those whom the daemon serves.
-func restAfter(n int) time.Duration {
-	if n == batchEntries {
+func restAfter(full bool) time.Duration {
+	if full {
 		return 100 * time.Millisecond
 	}
 	return time.Second
@@ -87,11 +88,13 @@ type feed struct {
 	stop     context.CancelFunc
 
 	news chan struct{} // one place, filled when an entry was written
+
+	most int // entries of the next batch; run's own
 }
 
 func newFeed(cfg Config, name string, s sink, b *book) *feed {
 	return &feed{cfg: cfg, name: name, sink: s, book: b, log: cfg.Logger.With("to", name), cursor: b.cursor(name),
-		wake: make(chan struct{}), news: make(chan struct{}, 1)}
+		wake: make(chan struct{}), news: make(chan struct{}, 1), most: batchEntries}
 }
 
 // run sends until ctx ends.
@@ -132,7 +135,9 @@ func (f *feed) stoppable(ctx context.Context) (context.Context, context.CancelFu
 
 // follow reads the log from where the destination is, and sends what it reads,
 // until something fails. While there is an outage nothing is read, so no file is
-// held open.
+// held open. What failed is tried with one entry, then with twice as many each
+// time: a destination that takes nothing costs little to ask, and one that takes
+// no large batch gets small ones.
 func (f *feed) follow(ctx context.Context) error {
 	next, err := f.resume(ctx)
 	if err != nil {
@@ -156,9 +161,12 @@ func (f *feed) follow(ctx context.Context) error {
 			return <-ended
 		}
 		if err := f.deliver(ctx, batch); err != nil {
+			f.most = 1
 			return err
 		}
-		f.wait(ctx, f.sink.rest(len(batch)), nil)
+		full := len(batch) == f.most
+		f.most = min(2*f.most, batchEntries)
+		f.wait(ctx, f.sink.rest(len(batch), full), nil)
 	}
 	return ctx.Err()
 }
@@ -166,7 +174,9 @@ func (f *feed) follow(ctx context.Context) error {
 // read puts what the log holds from next on into records, until ctx ends.
 func (f *feed) read(ctx context.Context, next int64, records chan<- record) error {
 	var before gap
-	for line, err := range audit.Entries(ctx, f.cfg.Dir, audit.Query{From: next, Follow: true}) {
+	// Damaged lines have no numbers, so they come wherever they are. Those after
+	// the entry that was delivered last count.
+	for line, err := range audit.Entries(ctx, f.cfg.Dir, audit.Query{From: next - 1, Follow: true}) {
 		var e audit.Entry
 		if err == nil {
 			e, err = line.Entry()
@@ -178,6 +188,9 @@ func (f *feed) read(ctx context.Context, next int64, records chan<- record) erro
 			if before.damaged++; before.damaged == 1 {
 				before.why = err
 			}
+			continue
+		case e.Seq < next:
+			before = gap{}
 			continue
 		}
 		before.removed = max(0, e.Seq-next-int64(before.damaged)) // as far as can be known
@@ -205,7 +218,7 @@ func (f *feed) collect(records <-chan record) []record {
 	batch, size := []record{r}, len(r.raw)
 	soon := time.NewTimer(batchWait)
 	defer soon.Stop()
-	for len(batch) < batchEntries && size < batchBytes {
+	for len(batch) < f.most && size < batchBytes {
 		select {
 		case r, ok := <-records:
 			if !ok {

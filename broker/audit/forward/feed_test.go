@@ -41,7 +41,7 @@ func (s *fakeSink) send(ctx context.Context, batch []record) error {
 	return err
 }
 
-func (s *fakeSink) rest(int) time.Duration { return 0 }
+func (s *fakeSink) rest(int, bool) time.Duration { return 0 }
 
 func (s *fakeSink) arrived() []string {
 	s.mu.Lock()
@@ -106,6 +106,46 @@ func TestBatchesAreBounded(t *testing.T) {
 	if most < 50 {
 		t.Errorf("no batch has more than %d entries", most)
 	}
+}
+
+// A destination that is down is asked with one entry, not with all that waits;
+// once it is up it soon gets as many at once as before.
+func TestOutageIsProbed(t *testing.T) {
+	l, dir := newLog(t, audit.Options{})
+	for i := range 2000 {
+		if err := l.Append(t.Context(), event(i), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tries := 0
+	s := &fakeSink{do: func(_ context.Context, batch []record) (int, error) {
+		if tries++; tries <= 4 {
+			return 0, errDown
+		}
+		return len(batch), nil
+	}}
+	f := forwarding(t, quick(dir, &memory{}), s)
+	atEnd(t, f, l)
+	inOrder(t, s.arrived(), lines(t, dir))
+	if want := []int{500, 1, 1, 1, 1, 2, 4, 8, 16, 32, 64, 128, 256, 500}; !slices.Equal(s.batches[:min(len(s.batches), len(want))], want) {
+		t.Errorf("the batches have %d entries, want %d", s.batches, want)
+	}
+}
+
+// A destination that takes no large batch, as one behind a slow line that has
+// no time for it, gets everything in small ones.
+func TestDestinationThatTakesLittle(t *testing.T) {
+	l, dir := newLog(t, audit.Options{})
+	write(t, l, 100)
+	s := &fakeSink{do: func(_ context.Context, batch []record) (int, error) {
+		if len(batch) > 5 {
+			return len(batch) / 2, errDown
+		}
+		return len(batch), nil
+	}}
+	f := forwarding(t, quick(dir, &memory{}), s)
+	atEnd(t, f, l)
+	inOrder(t, s.arrived(), lines(t, dir))
 }
 
 // The cursor is on disk soon, not once a batch, and at the end.

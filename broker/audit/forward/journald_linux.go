@@ -25,7 +25,9 @@ func newJournald() (sink, error) { return &journaldSink{journaldSocket}, nil }
 
 // rest keeps below what journald takes of one sender before it drops:
 // RateLimitBurst=10000 in RateLimitIntervalSec=30s (journald.conf).
-func (*journaldSink) rest(n int) time.Duration { return time.Duration(n) * 5 * time.Millisecond }
+func (*journaldSink) rest(n int, _ bool) time.Duration {
+	return time.Duration(n) * 5 * time.Millisecond
+}
 
 func (s *journaldSink) send(ctx context.Context, batch []record) error {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unixgram", s.path)

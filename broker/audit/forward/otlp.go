@@ -37,7 +37,7 @@ func newOTLP(d Destination, host string) (sink, error) {
 	return s, nil
 }
 
-func (s *otlpSink) rest(n int) time.Duration { return restAfter(n) }
+func (s *otlpSink) rest(_ int, full bool) time.Duration { return restAfter(full) }
 
 // headers reads the file of headers, anew each time, so that a token can be
 // replaced while the daemon runs.

@@ -68,11 +68,11 @@ func headerField(s string, most int) string {
 	return s[:min(len(s), most)]
 }
 
-func (s *syslogSink) rest(n int) time.Duration {
+func (s *syslogSink) rest(n int, full bool) time.Duration {
 	if s.to.protocol == syslogUDP {
 		return time.Duration(n) * time.Millisecond // nothing tells of a receiver that cannot keep up
 	}
-	return restAfter(n)
+	return restAfter(full)
 }
 
 func (s *syslogSink) send(ctx context.Context, batch []record) error {
