@@ -88,6 +88,8 @@ func Parse(s string) (Destination, error) {
 	for name, values := range query {
 		into := map[string]*string{"ca": &d.ca, "cert": &d.cert, "key": &d.key, "headers": &d.headers}[name]
 		switch {
+		case into == nil && strings.Trim(values[0], "=") == "": // it may be a token, in base64
+			return Destination{}, errors.New("an option has no value")
 		case into == nil || !slices.Contains(options, name):
 			return Destination{}, fmt.Errorf("%s does not know the option %q", d.protocol, name)
 		case len(values) != 1:

@@ -44,6 +44,8 @@ func TestParseRefuses(t *testing.T) {
 		{"otlp+https://hunter2@host", "?headers=FILE"},
 		{"otlp+https://host#hunter2", "fragment"},
 		{"otlp+https://host?token=hunter2", `does not know the option "token"`},
+		{"otlp+https://host?hunter2", "an option has no value"},
+		{"otlp+https://host?headers=/a&hunter2==", "an option has no value"},
 		{"otlp+https://host?headers=hunter2", "headers is not an absolute path"},
 		{"otlp+https://host?headers=/a&headers=/b", "repeated"},
 		{"otlp+https://host?headers=/a;b", "malformed"},
