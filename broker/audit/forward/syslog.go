@@ -97,11 +97,18 @@ func (s *syslogSink) send(ctx context.Context, batch []record) error {
 	if err := conn.CloseWrite(); err != nil {
 		return err
 	}
-	if _, err := io.Copy(io.Discard, io.LimitReader(conn, 64<<10)); err != nil {
+	n, err := io.Copy(io.Discard, io.LimitReader(conn, maxAnswer+1))
+	if err == nil && n > maxAnswer {
+		err = errors.New("it talks, as no syslog server does")
+	}
+	if err != nil {
 		return fmt.Errorf("the server did not take all: %w", err)
 	}
 	return nil
 }
+
+// maxAnswer is how much a server may say, in bytes. It has nothing to say.
+const maxAnswer = 64 << 10
 
 // A halfCloser is a connection whose one direction can be closed.
 type halfCloser interface {

@@ -254,6 +254,26 @@ func TestSyslogServersThatFail(t *testing.T) {
 	}
 }
 
+// The end of what a server says is its acknowledgement, so one that does not
+// end has acknowledged nothing.
+func TestSyslogServerThatTalks(t *testing.T) {
+	r := receive(t, nil, func(_ *receiver, _ int, conn net.Conn) {
+		conn.Write(make([]byte, 2*maxAnswer))
+		<-t.Context().Done()
+	})
+	d, err := Parse("syslog+tcp://" + r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := newSyslog(d, "laptop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.send(t.Context(), records(t, 3)); err == nil {
+		t.Error("it has read nothing, and it counts as sent")
+	}
+}
+
 // Whom a certificate does not name is told nothing.
 func TestSyslogTLSRefusesStrangers(t *testing.T) {
 	c, other := newCertificates(t), newCertificates(t)
