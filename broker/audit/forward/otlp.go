@@ -164,7 +164,7 @@ func (s *otlpSink) send(ctx context.Context, batch []record) error {
 	case resp.StatusCode == http.StatusRequestEntityTooLarge && len(batch) > 1:
 		return s.sendHalves(ctx, batch)
 	case resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusNoContent: // which Loki answers
-		return partial(answer)
+		return partial(answer, len(batch))
 	}
 	failure := fmt.Errorf("it answers %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
 	if in := retryAfter(resp.Header.Get("Retry-After"), s.now()); in > 0 {
@@ -203,9 +203,9 @@ func newTransport(cfg *tls.Config) *http.Transport {
 	}
 }
 
-// partial tells of entries that the collector took and rejected. The protocol
-// forbids to send those again.
-func partial(answer []byte) error {
+// partial tells of entries, of those that were sent, that the collector took and
+// rejected. The protocol forbids to send those again.
+func partial(answer []byte, sent int) error {
 	var r otlpResponse
 	if json.Unmarshal(answer, &r) != nil {
 		return nil // the status is what counts; some answer with nothing
@@ -214,7 +214,7 @@ func partial(answer []byte) error {
 	if n <= 0 {
 		return nil
 	}
-	return &rejected{n, strconv.Quote(r.PartialSuccess.Message[:min(len(r.PartialSuccess.Message), 200)])}
+	return &rejected{min(n, int64(sent)), strconv.Quote(r.PartialSuccess.Message[:min(len(r.PartialSuccess.Message), 200)])}
 }
 
 // retryAfter is RFC 9110's header, in seconds or as a date; 0 for none.

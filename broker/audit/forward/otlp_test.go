@@ -209,6 +209,7 @@ func TestOTLPErrors(t *testing.T) {
 	for body, want := range map[string]int64{
 		``: 0, `{}`: 0, `nonsense`: 0, `{"partialSuccess":{}}`: 0, `{"partialSuccess":{"errorMessage":"a hint"}}`: 0,
 		`{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"too\nold"}}`: 2, `{"partialSuccess":{"rejectedLogRecords":1}}`: 1,
+		`{"partialSuccess":{"rejectedLogRecords":"9223372036854775807"}}`: 2, `{"partialSuccess":{"rejectedLogRecords":-1}}`: 0, // it got two
 	} {
 		err := answer(200, body)
 		r, ok := errors.AsType[*rejected](err)
