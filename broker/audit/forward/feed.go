@@ -359,6 +359,9 @@ func (f *feed) moveBack(marks []Mark, why string, next int64) {
 
 // holds reports whether the entry before a mark is the one that was delivered.
 func (f *feed) holds(ctx context.Context, m Mark) (bool, error) {
+	if m.Next < 1 {
+		return false, nil // nothing was delivered there
+	}
 	for line, err := range audit.Entries(ctx, f.cfg.Dir, audit.Query{From: m.Next - 1}) {
 		switch {
 		case err != nil && line.Raw == nil:

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -287,6 +288,8 @@ func TestResume(t *testing.T) {
 		{"the tail is gone", []Mark{mark(70, "lost"), mark(20, all[19]), mark(10, all[9])}, 20},
 		{"others have the numbers", []Mark{mark(50, "lost"), mark(45, "lost too"), mark(10, all[9])}, 10},
 		{"another log", []Mark{mark(50, "lost"), mark(45, "lost too")}, 0},
+		{"from the future", []Mark{mark(math.MaxInt64, all[59]), mark(61, all[59])}, 0},
+		{"damaged", []Mark{mark(-5, all[0]), mark(math.MinInt64, all[0]), mark(0, all[0]), {}, {Next: 20}, mark(10, all[9])}, 10},
 	} {
 		cfg := quick(dir, &memory{all: map[string]Cursor{"fake": {tt.marks}}})
 		f := newFeed(cfg, "fake", &fakeSink{}, openBook(cfg.Cursors, time.Now, cfg.Logger))
