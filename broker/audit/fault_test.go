@@ -297,6 +297,41 @@ func testFault(t *testing.T, fault func(op, file string) outcome, crash bool) {
 	}
 }
 
+// What a repair moved stays in the old segment for as long as that cannot be
+// cut. However many segments follow, the next run finds its way.
+func TestOldSegmentCannotBeCut(t *testing.T) {
+	for _, crash := range []bool{false, true} {
+		dir, key := logDir(t), newKey(t)
+		fsys := &faultFS{}
+		opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 4 << 10}
+		l := open(t, opts.WithFS(fsys))
+		put(t, l, 2, true)
+		fsys.set(func(op, file string) outcome {
+			if file == "000001.jsonl" && (op == "sync" || op == "open") {
+				return fails
+			}
+			return fine
+		})
+		put(t, l, 20, true)
+		if crash {
+			audit.Abandon(l)
+		} else {
+			shut(t, l)
+		}
+		if plain, _ := forms(t, dir); len(plain) < 4 {
+			t.Fatalf("only the segments %v", plain)
+		}
+		l = open(t, opts)
+		if s := l.Status(); s.Entries != 23 { // and one that says so
+			t.Errorf("crash %v: %+v", crash, s)
+		}
+		shut(t, l)
+		if rep, err := verify(t, dir, key); err != nil || rep.Signed != 23 {
+			t.Errorf("crash %v: %+v, %v", crash, rep, err)
+		}
+	}
+}
+
 // TestCheckpointFaults lets the steps of signing fail while the log is closed:
 // nothing is lost, and the next run signs.
 func TestCheckpointFaults(t *testing.T) {

@@ -429,7 +429,7 @@ func (r *recovery) tailSegment(ctx context.Context, i int, off int64) (end int64
 	if err != nil || !ok || f == r.next {
 		return off, err
 	}
-	if f > r.next || i+2 != len(r.segs) {
+	if f > r.next {
 		return 0, r.damaged("%s begins with entry %d, not %d", segmentName(r.segs[i+1]), f, r.next)
 	}
 	return off, r.overlap(i, f)
@@ -447,9 +447,9 @@ func (r *recovery) cutTail(i int, off int64, what string) error {
 		if err != nil {
 			return err
 		}
-		// Only what goes on in the next segment, or what an interrupted
-		// repair was about to copy there, may be cut off.
-		if interrupted := i+2 == len(r.segs) && (!ok || f < r.next); f != r.next && !interrupted {
+		// Only what goes on in the next segment, or what a repair has copied
+		// there or was about to, may be cut off.
+		if repaired := ok && f < r.next || !ok && i+2 == len(r.segs); f != r.next && !repaired {
 			return r.damaged("what should be entry %d, at byte %d of %s, %s", r.next, off, segmentName(r.segs[i]), what)
 		}
 	}
@@ -470,8 +470,9 @@ func (r *recovery) cutTail(i int, off int64, what string) error {
 	return r.cutFile(segmentName(r.segs[i]), off)
 }
 
-// overlap mends what is left when a repair was interrupted: the last segment,
-// which begins with entry f, repeats lines of the one before it.
+// overlap mends what is left when a repair was interrupted, or could not cut
+// the old segment: the one after segment i, which begins with entry f, repeats
+// its last lines.
 func (r *recovery) overlap(i int, f int64) error {
 	old, err := os.ReadFile(r.segPath(i))
 	if err != nil {
@@ -487,7 +488,7 @@ func (r *recovery) overlap(i int, f int64) error {
 	}
 	moved := old[from:]
 	switch {
-	case bytes.HasPrefix(moved, copied):
+	case bytes.HasPrefix(moved, copied) && i+2 == len(r.segs):
 		// The copy was not finished: nobody was told of it.
 		if err := r.fs.Remove(r.segPath(i + 1)); err != nil {
 			return err

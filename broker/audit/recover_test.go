@@ -26,7 +26,7 @@ func TestRecover(t *testing.T) {
 	put(t, l, 8, true)
 	shut(t, l)
 	im := read(t, dir)
-	const last, before, after = "000003.jsonl", "000002.jsonl", "000004.jsonl"
+	const before, last, after, next = "000002.jsonl", "000003.jsonl", "000004.jsonl", "000005.jsonl"
 	if im[last] == nil || im[after] != nil {
 		t.Fatal("not the log this test is about")
 	}
@@ -59,6 +59,8 @@ func TestRecover(t *testing.T) {
 		{"new segment half copied", im.with(after, tail(3)[:900]), all, "removed the unfinished copy 000004.jsonl", ""},
 		{"new segment copied", im.with(after, tail(3)), all, "removed", ""},
 		{"new segment copied and gone on", im.with(last, im[last][:len(im[last])-len(tail(1))]).with(after, tail(3)), all, "cut 2 lines of 000003.jsonl that 000004.jsonl repeats", ""},
+		{"new segment copied, and another one begun", im.with(after, tail(3)).with(next, []byte{}), all, "cut 3 lines of 000003.jsonl that 000004.jsonl repeats", ""},
+		{"copied after a torn line, and another one begun", im.with(last, join(im[last], []byte(`{"seq`))).with(after, tail(3)).with(next, []byte{}), all, "cut 5 bytes of an unfinished line in 000003.jsonl, where entry 20 should be; cut 3 lines of 000003.jsonl", ""},
 		{"copied after a torn line", im.with(last, im[last][:len(im[last])-30]).with(after, tail(3)), all, "000003.jsonl", ""},
 		{"torn before the next segment", im.with(last, join(im[last][:len(im[last])-len(tail(3))], []byte(`{"seq`))).with(after, tail(3)), all, "cut 5 bytes", ""},
 		{"no hashes", im.with("hashes", nil), all, "computed the file hashes again", ""},
@@ -76,6 +78,7 @@ func TestRecover(t *testing.T) {
 		{"last signed entry changed", flipped(before, `"seq":11,"time":"2`, `"seq":11,"time":"1`), 0, "", "are not the ones that were signed"},
 		{"signed entry changed, and no hashes", flipped("000001.jsonl", "alice", "malia").with("hashes", nil), 0, "", "are not the ones that were signed"},
 		{"gap between segments", im.with(before, im[before][:bytes.LastIndexByte(im[before][:len(im[before])-1], '\n')+1]), 0, "", "begins with entry"},
+		{"less copied than another one goes on from", im.with(after, tail(3)[:len(tail(3))-len(tail(1))]).with(next, []byte{}), 0, "", "both have an entry 17"},
 		{"two versions of an entry", im.with(after, bytes.ReplaceAll(tail(3), []byte("alice"), []byte("malia"))), 0, "", "both have an entry 17"},
 		{"rubbish in a closed segment", im.with(before, join(im[before], []byte("rubbish\n"))).with(after, []byte{}), all, "moved 8 bytes", ""},
 		{"rubbish instead of an entry", im.with(before, join(im[before][:len(im[before])-9], []byte("rubbish\n"))), 0, "", "what should be entry"},
