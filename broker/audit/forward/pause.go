@@ -54,15 +54,17 @@ func (f *feed) pause(ctx context.Context, err error, d time.Duration) (next time
 // or the end is near.
 func (f *feed) wait(ctx context.Context, d time.Duration, news <-chan struct{}) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ended := make(chan struct{})
 	go func() {
+		defer close(ended)
 		select {
 		case <-f.wake:
-			cancel()
 		case <-news:
-			cancel()
 		case <-ctx.Done():
 		}
+		cancel()
 	}()
 	f.cfg.sleep(ctx, d)
+	cancel()
+	<-ended // or it would take the news of a later wait
 }
