@@ -227,7 +227,8 @@
 // The first line is n and when this was written, then comes each head in base64
 // and an empty line. While a segment is being removed there are two of these:
 // the one that is right has the number of the first entry that is there, and
-// where neither has, it is the last.
+// where neither has, it is the last. Where that entry is 0, nothing but empty
+// segments before it was removed yet, and none counts.
 //
 // Before that, an entry with the event log.pruned says, as its reason,
 //

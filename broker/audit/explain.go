@@ -63,8 +63,7 @@ func (v *verifier) explain(seen string) error {
 		if v.pruned.n > 0 && v.good.n == v.pruned.n {
 			return &found{Problem{Seq: -1, File: prunedName, What: fmt.Sprintf("it and the entries %d to %d do not lead to the head that was signed", v.good.n, c.size-1)}}
 		}
-		first := v.goodAt
-		return &found{Problem{Seq: v.good.n, File: segmentName(max(first.num, 1)), Line: first.line + 1,
+		return &found{Problem{Seq: v.good.n, File: segmentName(v.goodAt.num), Line: v.goodAt.line + 1,
 			What: fmt.Sprintf("one of the entries %d to %d is not the one that was signed (the file hashes, which could tell which, is damaged too)", v.good.n, c.size-1)}}
 	}
 	return v.findChanged(hashes, c, seen)
@@ -73,9 +72,6 @@ func (v *verifier) explain(seen string) error {
 // findChanged reads again from the last good checkpoint, leaf by leaf.
 func (v *verifier) findChanged(hashes *os.File, c *checked, seen string) error {
 	seq, at := v.good.n, v.goodAt
-	if at.num == 0 {
-		at.num = 1
-	}
 	problem := func(format string, args ...any) error {
 		return &found{Problem{Seq: seq, File: segmentName(at.num), Line: at.line + 1, What: fmt.Sprintf(format, args...)}}
 	}

@@ -206,3 +206,74 @@ func TestPruneWithoutRoomToCompress(t *testing.T) {
 		}
 	})
 }
+
+// An empty segment goes with the one after it: of a log whose first sync had
+// failed, the first of all. A crash between the two leaves a log that verifies,
+// and of which the rest goes.
+func TestPruneEmptyFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, key := logDir(t), newKey(t)
+		opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 20 << 10, Keep: 100 * 24 * time.Hour}
+		fsys := &faultFS{}
+		fsys.set(func(op, name string) outcome {
+			if op == "sync" && name == "000001.jsonl" {
+				return fails
+			}
+			return fine
+		})
+		l := openAsIs(t, opts.WithFS(fsys))
+		put(t, l, 1, true)
+		fsys.set(nil)
+		shut(t, l)
+		l = open(t, opts)
+		fillTo(t, l, opts, 4)
+		time.Sleep(200 * 24 * time.Hour)
+		fillTo(t, l, opts, 5)
+		shut(t, l)
+		if im := read(t, dir); len(im["000001.jsonl"]) > 0 || len(im["000002.jsonl"]) == 0 {
+			t.Fatal("the first segment is not empty")
+		}
+		all := segments(t, dir)
+
+		fsys.set(func(op, name string) outcome {
+			if op == "remove" && (name == "000002.jsonl" || name == "000002.jsonl.zst") {
+				return fails
+			}
+			return fine
+		})
+		l = openAsIs(t, opts.WithFS(fsys))
+		for range 3 {
+			put(t, l, 1, false)
+			settle()
+		}
+		audit.Abandon(l)
+		if exists(dir+"/000001.jsonl") || !exists(dir+"/000002.jsonl") || !exists(dir+"/pruned") {
+			t.Fatal("not the crash this test is about")
+		}
+		if rep, err := verify(t, dir, key); err != nil || rep.Pruned > 0 {
+			t.Errorf("after the crash: %+v, %v", rep.Problem, err)
+		}
+		changed := read(t, dir)
+		if got := entriesOf(t, dir, audit.Query{}); !bytes.HasPrefix(got, all) {
+			t.Error("after the crash entries are missing")
+		}
+
+		l = openAsIs(t, opts)
+		for range 4 {
+			put(t, l, 1, false)
+			settle()
+		}
+		shut(t, l)
+		if rep, err := verify(t, dir, key); err != nil || rep.Pruned == 0 {
+			t.Errorf("in the next run: %+v, %v", rep, err)
+		}
+		if exists(dir+"/000002.jsonl") || exists(dir+"/000002.jsonl.zst") {
+			t.Error("in the next run: the old segment is still there")
+		}
+
+		changed = changed.with("000002.jsonl", bytes.Replace(changed["000002.jsonl"], []byte("alice"), []byte("malia"), 1))
+		if rep, err := verify(t, dirOf(t, changed), key); err == nil || rep.Problem.File != "000002.jsonl" || rep.Problem.Line != 1 {
+			t.Errorf("with an entry changed after the crash: %+v, %v", rep.Problem, err)
+		}
+	})
+}

@@ -110,11 +110,16 @@ func beforeSegments(dir string, nums []int) (tree, error) {
 		return tree{}, errNoFirst
 	}
 	// While a segment is being removed there are two, and the entries say
-	// from which on they are there. Where they say neither, they are wrong.
+	// from which on they are there: from 0 on, if only empty segments before
+	// the first one to go are gone. Where they say none of these, they are
+	// wrong.
 	for _, num := range nums {
 		seq, ok, err := firstSeq(dir, num)
 		if err != nil && !unreadable(err) {
 			return tree{}, err
+		}
+		if ok && seq == 0 {
+			return tree{}, nil
 		}
 		if ok && seq == trees[0].n {
 			return trees[0].tree, nil

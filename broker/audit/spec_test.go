@@ -214,7 +214,7 @@ func specEntries(im image) (log *specLog, err error) {
 		log.pruned = slices.Max(slices.Collect(maps.Keys(edges)))
 		for _, num := range nums {
 			if m := specEntry.FindSubmatch(segments[num]); m != nil {
-				if seq, _ := strconv.ParseInt(string(m[1]), 10, 64); edges[seq] != nil {
+				if seq, _ := strconv.ParseInt(string(m[1]), 10, 64); seq == 0 || edges[seq] != nil {
 					log.pruned = seq
 				}
 				break
@@ -223,7 +223,7 @@ func specEntries(im image) (log *specLog, err error) {
 		log.edge = edges[log.pruned]
 	}
 	for i, num := range nums {
-		if first := nums[0]; num != first+i || log.pruned == 0 && first != 1 {
+		if first := nums[0]; num != first+i {
 			return nil, fmt.Errorf("segment %d is missing", first+i)
 		}
 		lines := bytes.Split(segments[num], []byte("\n"))

@@ -185,20 +185,25 @@ func (v *verifier) verify(ctx context.Context) (Report, error) {
 		return v.rep, err
 	}
 	first := 1
+	if len(nums) > 0 {
+		first = nums[0]
+	}
 	switch v.pruned, err = beforeSegments(v.dir, nums); {
 	case err == errPruned:
 		return v.result(&found{Problem{Seq: -1, File: prunedName, What: err.Error()}})
-	case err != nil && err != errNoFirst:
+	case err == errNoFirst:
+		first = 1
+	case err != nil:
 		return v.rep, err
 	case v.pruned.n > 0:
-		first = nums[0]
-		v.tree, v.good, v.goodAt = v.pruned.clone(), v.pruned.clone(), position{num: first}
+		v.tree, v.good = v.pruned.clone(), v.pruned.clone()
 		v.rep.Pruned = v.pruned.n
 		if f, err := os.Open(filepath.Join(v.dir, hashesName)); err == nil {
 			defer f.Close()
 			v.stored = storedHashes(f)
 		}
 	}
+	v.goodAt = position{num: first}
 	feed := make(chan checked, 16)
 	v.checkpoints = feed
 	wg.Go(func() {
