@@ -34,8 +34,14 @@ func about(profile string) string {
 }
 
 func (m *matter) unaskable(profile string) error {
-	return Errorf(m.locked, "%s, and there is nobody to ask: no terminal in the foreground, no dialog", m.state(profile)).WithHint("%s", m.help(profile))
+	return Errorf(m.locked, "%s, and %w", m.state(profile), errNobody).WithHint("%s", m.help(profile))
 }
+
+// errNobody says that whoever waits for an answer cannot be asked for it.
+var errNobody = errors.New("there is nobody to ask: no terminal in the foreground, no dialog")
+
+// unasked reports whether err is that nobody was asked.
+func unasked(err error) bool { return errors.Is(err, errNobody) || errors.Is(err, errWouldAsk) }
 
 func (m *matter) unanswered() error {
 	return Errorf(CodePromptTimeout, "nobody answered the question for %s", m.it)
@@ -169,17 +175,15 @@ func (b *Broker) ways(w *waiter) []string {
 	return []string{PromptPinentry, PromptDesktop, PromptTerminal}
 }
 
-// waitAnswered makes a request one of those who can be asked in a matter, for
-// as long as it waits: ctx ends when it is its turn to ask, with an
-// *[AskError] as its cause, or when a program has waited long enough. code is
-// an answer that it brings.
-func (b *Broker) waitAnswered(ctx context.Context, caller Caller, m *matter, profile string, how Reachable, code Secret) (_ context.Context, leave func(), err error) {
+// waitAnswered makes a request one of those who can be asked in a matter, until
+// it leaves, which it must. code is an answer that it brings.
+func (b *Broker) waitAnswered(ctx context.Context, caller Caller, m *matter, profile string, how Reachable, code Secret) (*waiter, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	w := &waiter{caller: caller, profile: profile, how: how, code: code, ctx: ctx, cancel: cancel}
 	leaveQueue, err := b.prompts.join(m, w)
 	if err != nil {
 		cancel(nil)
-		return nil, nil, err
+		return nil, err
 	}
 	stop := func() {}
 	if !interactive(caller.Via) {
@@ -188,15 +192,35 @@ func (b *Broker) waitAnswered(ctx context.Context, caller Caller, m *matter, pro
 				WithHint("answer the question that stands, or: %s", m.ready(profile)))
 		})
 	}
-	return ctx, func() { leaveQueue(); stop(); cancel(nil) }, nil
+	w.leave = func() { leaveQueue(); stop(); cancel(nil) }
+	return w, nil
 }
 
-// cause returns why a context of waitAnswered ended err, if it did.
-func cause(ctx context.Context, err error) error {
+// maxAskings bounds how often [answered] tries: w may come too late for an
+// asking of another profile and for the one after it, and never for a third.
+const maxAskings = 3
+
+// answered returns what get does, which waits for what w's matter gives. An
+// asking that others began may have found nobody before w came, or may be one
+// that asks nobody, and w would share its failure: then the next one asks w.
+//
+// get's context ends when it is w's turn to ask, with an *[AskError] as its
+// cause, or when a program has waited long enough.
+func answered[V any](p *prompts, w *waiter, get func(context.Context) (V, error)) (V, error) {
+	for try := 1; ; try++ {
+		v, err := get(w.ctx)
+		if !unasked(err) || try == maxAskings || w.ctx.Err() != nil || p.wasTried(w) {
+			return v, w.cause(err)
+		}
+	}
+}
+
+// cause returns why w's context ended err, if it did.
+func (w *waiter) cause(err error) error {
 	if err == nil || !errors.Is(err, context.Canceled) {
 		return err
 	}
-	if why := context.Cause(ctx); why != nil && why != context.Canceled {
+	if why := context.Cause(w.ctx); why != nil && why != context.Canceled {
 		return fmt.Errorf("%w", why)
 	}
 	return err

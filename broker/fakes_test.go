@@ -35,6 +35,10 @@ type world struct {
 	unlocker broker.Unlocker
 	// skew is added to the wall clock, slept to the boot clock.
 	skew, slept time.Duration
+	// looking, if not nil, is called before the wall clock is read; stopping
+	// before a timer that was set for d is stopped.
+	looking  func()
+	stopping func(d time.Duration)
 }
 
 const (
@@ -96,11 +100,21 @@ func (w *world) start() {
 			}},
 		}),
 		Clock: broker.Clock{
-			Now:  func() time.Time { return time.Now().Add(w.skew).Round(0) },
+			Now: func() time.Time {
+				if w.looking != nil {
+					w.looking()
+				}
+				return time.Now().Add(w.skew).Round(0)
+			},
 			Boot: func() time.Duration { return time.Since(start) + w.slept },
 			AfterFunc: func(d time.Duration, f func()) func() {
 				timer := time.AfterFunc(d, f)
-				return func() { timer.Stop() }
+				return func() {
+					if w.stopping != nil {
+						w.stopping(d)
+					}
+					timer.Stop()
+				}
 			},
 		},
 		Files:  profiles.Files{Config: "/home/alice/.aws/config", Credentials: "/home/alice/.aws/credentials"},

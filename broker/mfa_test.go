@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -346,6 +347,92 @@ func TestMFAPatience(t *testing.T) {
 		wantCode(t, err, broker.CodePromptTimeout)
 		if d := time.Since(start); d != 3*time.Minute {
 			t.Errorf("the question stood %s", d)
+		}
+	})
+}
+
+// Who comes while an asking is about to end, because it found nobody, is asked
+// by the next one.
+func TestPromptLateComer(t *testing.T) {
+	for name, f := range map[string]operation{
+		"passphrase": operations["credentials"],
+		"code": func(ctx context.Context, w *world, c broker.Caller, how broker.Reachable) error {
+			_, err := w.Credentials(ctx, c, broker.Request{Profile: "mfa", Reachable: how})
+			return err
+		},
+		"code for a long session": func(ctx context.Context, w *world, c broker.Caller, how broker.Reachable) error {
+			_, err := w.Credentials(ctx, c, broker.Request{Profile: "long", Duration: 4 * time.Hour, Reachable: how})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				answer, none := types("123456"), broker.CodePromptUnavailable
+				if name == "passphrase" {
+					w.lock(&fakeLock{})
+					answer, none = givesPassphrase, broker.CodeKeychainLocked
+				}
+				ending, end := make(chan struct{}), make(chan struct{})
+				var once sync.Once
+				w.stopping = func(d time.Duration) {
+					if d == broker.PromptLifeForTest {
+						once.Do(func() { close(ending); <-end })
+					}
+				}
+				var both sync.WaitGroup
+				both.Go(func() { wantCode(t, w.do(t.Context(), w.person(7, "", nil), f), none) })
+				<-ending
+				late := w.person(8, "", answer)
+				both.Go(func() {
+					if err := w.do(t.Context(), late, f); err != nil {
+						t.Error(err)
+					}
+				})
+				synctest.Wait() // it waits with the first
+				close(end)
+				if both.Wait(); len(late.asked) != 1 {
+					t.Errorf("asked %+v", late.asked)
+				}
+			})
+		})
+	}
+}
+
+// Who joins a renewal ahead, which asks nobody, is asked when it fails.
+func TestMFAJoinsRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorldWith(t, broker.MFA{Keep: time.Hour})
+		var hold atomic.Bool
+		renewing, goOn := make(chan struct{}), make(chan struct{})
+		w.looking = func() {
+			if hold.CompareAndSwap(true, false) {
+				close(renewing)
+				<-goOn
+			}
+		}
+		use := func(calls int) {
+			t.Helper()
+			if _, err := w.run(t.Context(), w.person(7, "mfa", types("123456"))); err != nil || w.sts.count() != calls {
+				t.Fatal(w.sts.calls, err)
+			}
+		}
+		use(2)
+		time.Sleep(34 * time.Minute)
+		use(3) // it was renewed, and is to be again when the proof has expired
+		hold.Store(true)
+		<-renewing
+		p := w.person(8, "mfa", types("654321"))
+		p.caller.Via = "export"
+		done := make(chan error)
+		go func() {
+			_, err := w.run(t.Context(), p)
+			done <- err
+		}()
+		synctest.Wait() // it waits with the renewal
+		close(goOn)
+		if err := <-done; err != nil || len(p.asked) != 1 {
+			t.Errorf("asked %d times: %v", len(p.asked), err)
 		}
 	})
 }

@@ -151,6 +151,7 @@ type waiter struct {
 	tried   bool            // cannot be asked (again)
 	ctx     context.Context // of the request
 	cancel  context.CancelCauseFunc
+	leave   func() // must be called
 }
 
 // asked is a question in the hands of a client.
@@ -273,6 +274,12 @@ func (p *prompts) tried(w *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w.tried = true
+}
+
+func (p *prompts) wasTried(w *waiter) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return w.tried
 }
 
 // quiet keeps programs from asking for a while.

@@ -643,15 +643,16 @@ func (r *rotation) mfaProof(ctx context.Context) (*base, error) {
 	if r.caller.Via == "daemon" {
 		return nil, errWouldAsk
 	}
-	wait, leave, err := r.waitAnswered(ctx, r.caller, q.matter(), q.profile, r.req.Reachable, r.req.Code)
+	w, err := r.waitAnswered(ctx, r.caller, q.matter(), q.profile, r.req.Reachable, r.req.Code)
 	if err != nil {
 		return nil, err
 	}
-	defer leave()
-	s, err := r.proofs.do(wait, q.promptKey(), func() (*base, error) {
-		return r.base(r.caller, q, baseMargin, time.Time{}, true)
-	}, nil)
-	return s, cause(wait, err)
+	defer w.leave()
+	return answered(r.prompts, w, func(wait context.Context) (*base, error) {
+		return r.proofs.do(wait, q.promptKey(), func() (*base, error) {
+			return r.base(r.caller, q, baseMargin, time.Time{}, true)
+		}, nil)
+	})
 }
 
 // mfaQuery is what a question for a code is about: the device that the request

@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -100,17 +99,25 @@ func (b *Broker) session(ctx context.Context, caller Caller, q *query, req Reque
 		return s, false, nil
 	}
 	q.need = need
+	get := func(ctx context.Context) (minted, error) { return b.join(ctx, caller, q, req, enough) }
 	if q.serial != "" {
-		wait, leave, refused := b.waitAnswered(ctx, caller, q.matter(), q.profile, req.Reachable, req.Code)
+		w, refused := b.waitAnswered(ctx, caller, q.matter(), q.profile, req.Reachable, req.Code)
 		switch known := b.knownBase(q); {
 		case refused == nil:
-			defer leave()
-			defer func() { err = cause(wait, err) }()
-			ctx = wait
+			defer w.leave()
+			m, err := answered(b.prompts, w, get)
+			return m.session, m.fresh, err
 		case q.direct || known == nil || known.left(b.cfg.Clock) < baseMargin:
 			return nil, false, refused
 		}
 	}
+	m, err := get(ctx)
+	return m.session, m.fresh, err
+}
+
+// join returns the session of a mint for q, one that is under way or a new
+// one. enough reports whether a session lasts as long as req needs.
+func (b *Broker) join(ctx context.Context, caller Caller, q *query, req Request, enough func(*session) bool) (minted, error) {
 	// A call that was under way may give a session that another found good
 	// enough, or that was kept before the machine slept; then the next call
 	// mints.
@@ -123,21 +130,21 @@ func (b *Broker) session(ctx context.Context, caller Caller, q *query, req Reque
 			return minted{s, true}, err
 		}, func(err error) { b.refuse(context.Background(), caller, q, req.Reason, err) })
 		if err != nil {
-			return nil, false, err
+			return minted{}, err
 		}
 		left := m.session.left(b.cfg.Clock)
 		if left <= 0 && try == 0 {
 			continue
 		}
 		if left <= 0 {
-			return nil, false, Errorf(CodeAWSUnreachable, "profile %q: the new session had already expired by this machine's clock (%s)",
+			return minted{}, Errorf(CodeAWSUnreachable, "profile %q: the new session had already expired by this machine's clock (%s)",
 				q.profile, b.cfg.Clock.Now().Format(time.RFC3339)).WithHint("set the clock right")
 		}
 		if m.fresh || enough(m.session) {
-			return m.session, m.fresh, nil
+			return m, nil
 		}
 	}
-	return nil, false, Errorf(CodeInternal, "profile %q: no session lasts long enough", q.profile)
+	return minted{}, Errorf(CodeInternal, "profile %q: no session lasts long enough", q.profile)
 }
 
 func (b *Broker) cached(key string) *session {
@@ -392,10 +399,10 @@ func (b *Broker) renew(s *session) {
 	}, nil)
 	if l != nil {
 		b.mu.Lock()
-		l.needsMFA = errors.Is(err, errWouldAsk)
+		l.needsMFA = unasked(err)
 		b.mu.Unlock()
 	}
-	if err != nil && !errors.Is(err, errWouldAsk) {
+	if err != nil && !unasked(err) {
 		// The next request tries again, with somebody to tell.
 		b.refuse(context.Background(), b.self(), &q, "", fmt.Errorf("renew ahead: %w", err))
 	}

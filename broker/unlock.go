@@ -20,14 +20,16 @@ func (b *Broker) open(ctx context.Context, caller Caller, profile string, how Re
 		return locked
 	}
 	m := b.passphrase(AsError(locked))
-	wait, leave, err := b.waitAnswered(ctx, caller, m, profile, how, Secret{})
+	w, err := b.waitAnswered(ctx, caller, m, profile, how, Secret{})
 	if err != nil {
 		return err
 	}
-	defer leave()
-	_, err = b.opens.do(wait, m.key, func() (struct{}, error) { return struct{}{}, b.unlock(m, profile) }, nil)
+	defer w.leave()
+	_, err = answered(b.prompts, w, func(wait context.Context) (struct{}, error) {
+		return b.opens.do(wait, m.key, func() (struct{}, error) { return struct{}{}, b.unlock(m, profile) }, nil)
+	})
 	if err != nil {
-		return cause(wait, err)
+		return err
 	}
 	return &AskError{Question: m.question}
 }
