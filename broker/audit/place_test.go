@@ -1,12 +1,23 @@
 package audit_test
 
 import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"gatepass/broker"
 	"gatepass/broker/audit"
+
+	"golang.org/x/mod/sumdb/note"
 )
 
 // What is written into a log that was moved or removed is lost to whoever
@@ -64,5 +75,112 @@ func TestAppendToALogThatIsGone(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A log whose place an empty directory took begins no segment there either.
+func TestNewSegmentOfALogThatIsGone(t *testing.T) {
+	for _, repair := range []bool{false, true} {
+		dir, key, fsys := logDir(t), newKey(t), &faultFS{}
+		opts := audit.Options{Dir: dir, SegmentSize: 1 << 10}
+		l := open(t, opts.WithFS(fsys))
+		put(t, l, 1, true) // most of the segment
+		small := broker.Event{Kind: broker.EventDaemonStopped, Outcome: broker.OutcomeOK}
+		if err := l.Append(t.Context(), small, false); err != nil {
+			t.Fatal(err)
+		}
+		replace(t, dir)
+		if repair {
+			fsys.set(func(op, name string) outcome {
+				if op == "sync" && name == "000001.jsonl" {
+					return fails
+				}
+				return fine
+			})
+		}
+		for i := range 4 {
+			if err := l.Append(t.Context(), event(i), i%2 == 0); broker.CodeOf(err) != broker.CodeLogUnwritable || !strings.Contains(broker.AsError(err).Hint, "put it back") {
+				t.Errorf("repair %v: got %v", repair, err)
+			}
+		}
+		if im := read(t, dir); len(im) > 0 {
+			t.Errorf("repair %v: it made %v", repair, slices.Sorted(maps.Keys(im)))
+		}
+		fsys.set(nil)
+		putBack(t, dir)
+		put(t, l, 2, true)
+		shut(t, l)
+		if rep, err := verify(t, dir, key); err != nil || rep.Unsigned != 4 {
+			t.Errorf("repair %v, put back: %+v, %v", repair, rep, err)
+		}
+	}
+}
+
+// A checkpoint is not said to be there that was written where nobody will find
+// it, and is written once the log is back.
+func TestCheckpointOfALogThatIsGone(t *testing.T) {
+	for _, signed := range []bool{false, true} { // before it is gone
+		for name, gone := range map[string]struct {
+			away, back func(t testing.TB, dir string)
+		}{
+			"directory": {replace, putBack},
+			"checkpoints": {
+				func(t testing.TB, dir string) { replace(t, filepath.Join(dir, "checkpoints")) },
+				func(t testing.TB, dir string) { putBack(t, filepath.Join(dir, "checkpoints")) },
+			},
+		} {
+			if name == "checkpoints" && !signed {
+				continue // there are none
+			}
+			synctest.Test(t, func(t *testing.T) {
+				dir, key := logDir(t), newKey(t)
+				var ready atomic.Bool
+				opts := audit.Options{Dir: dir, Signer: func(ctx context.Context) (note.Signer, error) {
+					if !ready.Load() {
+						return nil, errors.New("the keychain is locked")
+					}
+					return key.Signer(ctx)
+				}}
+				ready.Store(signed)
+				l := open(t, opts)
+				put(t, l, 1, true)
+				synctest.Wait()
+				before := l.Status().Signed
+				put(t, l, 1, true)
+				gone.away(t, dir)
+				ready.Store(true)
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if s := l.Status(); s.Signed != before || s.Entries != 2 {
+					t.Errorf("%s, signed %v: %+v", name, signed, s)
+				}
+				gone.back(t, dir)
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if s := l.Status(); s.Signed != 2 {
+					t.Errorf("%s, signed %v, put back: %+v", name, signed, s)
+				}
+				if rep, err := verify(t, dir, key); err != nil || rep.Signed != 2 {
+					t.Errorf("%s, signed %v, put back: %+v, %v", name, signed, rep, err)
+				}
+				shut(t, l)
+			})
+		}
+	}
+}
+
+// replace moves a log or one of its files away and has an empty directory in
+// its place.
+func replace(t testing.TB, name string) {
+	t.Helper()
+	if err := cmp.Or(os.Rename(name, name+".away"), os.Mkdir(name, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func putBack(t testing.TB, name string) {
+	t.Helper()
+	if err := cmp.Or(os.RemoveAll(name), os.Rename(name+".away", name)); err != nil {
+		t.Fatal(err)
 	}
 }

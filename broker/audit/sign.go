@@ -116,6 +116,7 @@ func (l *Log) checkpoint(ctx context.Context) (pause time.Duration) {
 	}
 	if err != nil {
 		l.log.Warn("audit log's checkpoint cannot be written", "entries", t.n, "err", err)
+		l.wakeSigner() // after the pause; there may be no entry that does
 		return checkpointInterval
 	}
 	// Only what is persisted is told to anybody.
@@ -169,6 +170,16 @@ func (l *Log) readSigner(ctx context.Context) error {
 // writeCheckpoint appends a note to the checkpoints file and syncs it.
 func (l *Log) writeCheckpoint(msg []byte) error {
 	s := &l.sign
+	// A checkpoint that nobody will find vouches for nothing.
+	l.mu.Lock()
+	err := l.seg.f.InPlace()
+	l.mu.Unlock()
+	if err == nil && s.f != nil {
+		err = s.f.InPlace()
+	}
+	if err != nil {
+		return err
+	}
 	// The hashes first: they are derived, but with them on disk the next
 	// Open need not derive them.
 	l.syncHashes()

@@ -88,7 +88,7 @@ func (l *Log) commit() {
 // full is set, and all of their lines are synced.
 func (l *Log) turn() error {
 	old := l.seg
-	f, err := l.createSegment(old.num + 1)
+	f, err := l.nextSegment(old)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.full = false
@@ -98,6 +98,15 @@ func (l *Log) turn() error {
 	old.f.Close()
 	l.seg = segment{num: old.num + 1, f: f}
 	return nil
+}
+
+// nextSegment makes the segment after old, if that is still in its place: else
+// it would begin in whatever directory took the log's.
+func (l *Log) nextSegment(old segment) (file, error) {
+	if err := old.f.InPlace(); err != nil {
+		return nil, err
+	}
+	return l.createSegment(old.num + 1)
 }
 
 // createSegment makes an empty segment whose name survives a crash.
@@ -165,7 +174,7 @@ func (l *Log) repair(b *batch, cause error) (lines []byte) {
 // moveLocked makes a new segment of lines.
 func (l *Log) moveLocked(lines []byte) error {
 	old := l.seg
-	f, err := l.createSegment(old.num + 1)
+	f, err := l.nextSegment(old)
 	if err != nil {
 		return err
 	}
