@@ -939,6 +939,30 @@ func TestLeasesThatAreNotRenewed(t *testing.T) {
 	}
 }
 
+// What a process says of itself renews nothing.
+func TestWhoSaysThatItRenews(t *testing.T) {
+	for _, renew := range []string{"never", "ask"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newLeased(t)
+			w.world.leases.Renew = renew
+			w.world.start()
+			w.begin(t, process(100, 50), "ops")
+			for _, after := range []time.Duration{50 * time.Minute, 20 * time.Minute} {
+				time.Sleep(after)
+				for _, via := range []string{"renew", "daemon", "exec", "export"} {
+					child := process(101, 100, 50)
+					child.Via = via
+					w.as(t, child, "ops")
+					w.WhoAmI(t.Context(), child, broker.Request{})
+				}
+			}
+			if roles := len(w.sts.roles); roles != 1 || slices.Contains(w.log.kinds(), "lease.renewed") {
+				t.Errorf("renew %s: %d sessions, %v", renew, roles, w.log.kinds())
+			}
+		})
+	}
+}
+
 // An environment cannot be renewed, so such a lease never is.
 func TestEnvLeases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

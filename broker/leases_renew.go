@@ -86,7 +86,7 @@ func (b *Broker) Renew(ctx context.Context, caller Caller, id string, req Reques
 	caller.Via = "renew"
 	for i, name := range l.Profiles {
 		one := req
-		one.Profile, one.lease, one.inside, one.Files, one.Duration = name, l, in, l.Files, l.Duration
+		one.Profile, one.lease, one.inside, one.Files, one.Duration, one.renew = name, l, in, l.Files, l.Duration, true
 		of := &query{}
 		s, _, err := b.resolveSession(ctx, caller, of, one)
 		if ask := (*AskError)(nil); errors.As(err, &ask) {

@@ -21,6 +21,7 @@ type Request struct {
 	// What follows is set by the gate.
 	lease    *lease // whose session it is: that the caller is inside, or which is about to begin
 	inside   *lease // that the caller is inside, and so what is started for it
+	renew    bool   // it is of gatepass renew, and the lease may be renewed
 	endpoint bool   // it came to the lease's own endpoint, which asks for the same each time
 }
 

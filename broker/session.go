@@ -83,7 +83,7 @@ func unrenewable(via string) bool { return via == "export" || via == "exec-env" 
 // session returns a session for q that lasts as long as req needs, from the
 // cache or newly minted; fresh says which.
 func (b *Broker) session(ctx context.Context, caller Caller, q *query, req Request) (s *session, fresh bool, err error) {
-	if l := req.lease; l != nil && b.onlyHeld(l) && caller.Via != "renew" {
+	if l := req.lease; l != nil && b.onlyHeld(l) && !req.renew {
 		s, err := b.held(q, l)
 		return s, false, err
 	}
