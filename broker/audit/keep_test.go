@@ -550,7 +550,8 @@ func TestReadersBesideTheKeeper(t *testing.T) {
 	var readers sync.WaitGroup
 	defer readers.Wait()
 	defer stop()
-	reads, verified := 0, 0
+	reads := 0
+	var verified atomic.Int64
 	readers.Go(func() {
 		for ; ctx.Err() == nil; reads++ {
 			next := int64(-1)
@@ -563,14 +564,16 @@ func TestReadersBesideTheKeeper(t *testing.T) {
 			}
 		}
 	})
-	readers.Go(func() {
-		for ; ctx.Err() == nil; verified++ {
-			if rep, err := audit.Verify(t.Context(), audit.VerifyOptions{Dir: dir, Key: key.verifier}); err != nil {
-				t.Errorf("%+v, %v", rep, err)
-				return
+	for range 4 { // more than one, for one to be between two steps of a pruning
+		readers.Go(func() {
+			for ; ctx.Err() == nil; verified.Add(1) {
+				if rep, err := audit.Verify(t.Context(), audit.VerifyOptions{Dir: dir, Key: key.verifier}); err != nil {
+					t.Errorf("%+v, %v", rep, err)
+					return
+				}
 			}
-		}
-	})
+		})
+	}
 	for range 30 {
 		live()
 	}
@@ -580,5 +583,5 @@ func TestReadersBesideTheKeeper(t *testing.T) {
 	if err != nil || rep.Pruned < 100 {
 		t.Errorf("%+v, %v", rep, err)
 	}
-	t.Logf("read %d times, verified %d times; %d of %d entries pruned", reads, verified, rep.Pruned, rep.Entries)
+	t.Logf("read %d times, verified %d times; %d of %d entries pruned", reads, verified.Load(), rep.Pruned, rep.Entries)
 }

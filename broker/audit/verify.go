@@ -91,29 +91,30 @@ func Verify(ctx context.Context, opts VerifyOptions) (Report, error) {
 	// A daemon that has just cut off a torn line and written another in its
 	// place can be seen halfway. So a problem after the last checkpoint must
 	// be there again.
-	for try := range 3 {
+	for try := 0; ; try++ {
 		v := &verifier{dir: opts.Dir, key: key, kept: slices.Clone(kept)}
 		rep, err = v.verify(ctx)
-		if err != nil {
-			if ctx.Err() != nil {
-				return rep, ctx.Err()
+		switch {
+		case ctx.Err() != nil:
+			return rep, ctx.Err()
+		case errors.Is(err, fs.ErrNotExist):
+			moved, lerr := v.moved()
+			if moved {
+				try = -1 // it was pruned meanwhile, which it cannot be for ever
+				continue
 			}
-			if errors.Is(err, fs.ErrNotExist) {
-				if _, serr := os.Stat(opts.Dir); serr == nil && try < 2 {
-					continue // a segment was removed meanwhile
-				}
-				return rep, broker.Errorf(broker.CodeNotFound, "verify the audit log: %w", err)
+			if lerr == nil && try < 2 {
+				continue
 			}
+			return rep, broker.Errorf(broker.CodeNotFound, "verify the audit log: %w", err)
+		case err != nil:
 			return rep, broker.Errorf(broker.CodeConfig, "verify the audit log: %w", err)
-		}
-		if rep.Problem == nil {
+		case rep.Problem == nil:
 			return rep, nil
-		}
-		if !v.unsigned {
-			break
+		case !v.unsigned || try == 2:
+			return rep, broker.Errorf(broker.CodeData, "verify the audit log: %s", rep.Problem)
 		}
 	}
-	return rep, broker.Errorf(broker.CodeData, "verify the audit log: %s", rep.Problem)
 }
 
 // A verifier is one run over the log.
@@ -122,6 +123,8 @@ type verifier struct {
 	key note.Verifier
 
 	rep      Report
+	oldest   int             // the number of the first segment that is there, 0 without any
+	first    int             // of the one that is to be
 	pruned   tree            // over the entries that were removed
 	stored   tlog.HashReader // their hashes, nil without
 	tree     tree
@@ -163,9 +166,14 @@ func (v *verifier) verify(ctx context.Context) (Report, error) {
 	defer wg.Wait()
 	defer cancel()
 
-	// The order is what makes it safe to read beside a daemon: an entry is on
-	// disk before a checkpoint that covers it, and that before it is sent away.
+	// The order is what makes it safe to read beside a daemon: the entry about
+	// a pruning is signed before the edge of the tree is written down, an
+	// entry is on disk before a checkpoint that covers it, and that before it
+	// is sent away.
 	if err := v.readAnchored(); err != nil {
+		return v.result(err)
+	}
+	if err := v.readEdge(); err != nil {
 		return v.result(err)
 	}
 	cps, size, err := openCheckpoints(v.dir)
@@ -184,18 +192,10 @@ func (v *verifier) verify(ctx context.Context) (Report, error) {
 	if err != nil {
 		return v.rep, err
 	}
-	first := 1
-	if len(nums) > 0 {
-		first = nums[0]
+	if oldest(nums) != v.oldest {
+		return v.rep, errPrunedMeanwhile
 	}
-	switch v.pruned, err = beforeSegments(v.dir, nums); {
-	case err == errPruned:
-		return v.result(&found{Problem{Seq: -1, File: prunedName, What: err.Error()}})
-	case err == errNoFirst:
-		first = 1
-	case err != nil:
-		return v.rep, err
-	case v.pruned.n > 0:
+	if v.pruned.n > 0 {
 		v.tree, v.good = v.pruned.clone(), v.pruned.clone()
 		v.rep.Pruned = v.pruned.n
 		if f, err := os.Open(filepath.Join(v.dir, hashesName)); err == nil {
@@ -203,7 +203,7 @@ func (v *verifier) verify(ctx context.Context) (Report, error) {
 			v.stored = storedHashes(f)
 		}
 	}
-	v.goodAt = position{num: first}
+	v.goodAt = position{num: v.first}
 	feed := make(chan checked, 16)
 	v.checkpoints = feed
 	wg.Go(func() {
@@ -212,9 +212,44 @@ func (v *verifier) verify(ctx context.Context) (Report, error) {
 			readCheckpoints(ctx, cps, size, v.key, feed)
 		}
 	})
-	chunks := readChunks(ctx, &wg, v.dir, nums, first, claimed)
+	chunks := readChunks(ctx, &wg, v.dir, nums, v.first, claimed)
 
 	return v.result(v.run(ctx, chunks))
+}
+
+// errPrunedMeanwhile is a [fs.ErrNotExist] as that of a segment that is
+// removed before it is opened.
+var errPrunedMeanwhile = fmt.Errorf("the first segment %w any more", fs.ErrNotExist)
+
+// readEdge finds the first segment, and the tree before it.
+func (v *verifier) readEdge() error {
+	nums, err := listSegments(v.dir)
+	if err != nil {
+		return err
+	}
+	v.oldest = oldest(nums)
+	v.first = max(v.oldest, 1)
+	switch v.pruned, err = beforeSegments(v.dir, nums); err {
+	case errPruned:
+		return &found{Problem{Seq: -1, File: prunedName, What: err.Error()}}
+	case errNoFirst:
+		v.first, err = 1, nil
+	}
+	return err
+}
+
+// moved reports whether the first segment is another one by now.
+func (v *verifier) moved() (bool, error) {
+	nums, err := listSegments(v.dir)
+	return err == nil && v.oldest > 0 && oldest(nums) > v.oldest, err
+}
+
+// oldest returns the first of the segments, 0 where there is none.
+func oldest(nums []int) int {
+	if len(nums) == 0 {
+		return 0
+	}
+	return nums[0]
 }
 
 // readAnchored adds the checkpoint that last left this machine, as far as it
