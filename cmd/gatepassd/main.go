@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"gatepass/broker"
 	"gatepass/broker/audit"
@@ -78,12 +77,9 @@ func daemon(args []string) (status int) {
 	default:
 		err = run(context.Background(), foreground, func() { ready.tell(nil) })
 	}
-	if other, ok := errors.AsType[*audit.ErrLocked](err); ok {
-		// Not the one that serves, but one does: good enough for the starter
-		// as soon as it answers.
-		if err = waitFor(other.Socket); err == nil {
-			fmt.Fprintf(os.Stderr, "gatepassd: %v\n", other)
-		}
+	if other, ok := errors.AsType[*audit.ErrLocked](err); ok { // which is good enough for the starter
+		fmt.Fprintf(os.Stderr, "gatepassd: %v\n", other)
+		err = nil
 	}
 	ready.tell(err)
 	if err == nil {
@@ -95,20 +91,4 @@ func daemon(args []string) (status int) {
 		fmt.Fprintf(os.Stderr, "gatepassd: %s\n", e.Hint)
 	}
 	return e.Code.ExitStatus()
-}
-
-// waitFor returns once the daemon at socket answers.
-func waitFor(socket string) (err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	for {
-		if err = (&wire.Client{Socket: socket}).Ping(ctx); err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("another gatepassd holds the audit log and does not answer: %w", err)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 }

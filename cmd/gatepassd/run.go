@@ -76,10 +76,12 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 		return err
 	}
 	// The log's lock is what makes this daemon the only one.
-	book, err := audit.Open(ctx, audit.Options{
-		Dir: paths.AuditDir, Socket: socket, Command: audit.CommandMode(cfg.Audit.Command), Keep: cfg.Audit.keep, Alarm: logAlarm(prompter),
-		Signer: auditSigner(keys, paths.AuditKey, log), SignerReady: keys.Unlocked(), Logger: log,
-		Anchor: anchorBy(cfg.Audit.AnchorCommand, program.Env(os.Environ())),
+	book, err := openLog(ctx, logPatience, func(ctx context.Context) (*audit.Log, error) {
+		return audit.Open(ctx, audit.Options{
+			Dir: paths.AuditDir, Socket: socket, Command: audit.CommandMode(cfg.Audit.Command), Keep: cfg.Audit.keep, Alarm: logAlarm(prompter),
+			Signer: auditSigner(keys, paths.AuditKey, log), SignerReady: keys.Unlocked(), Logger: log,
+			Anchor: anchorBy(cfg.Audit.AnchorCommand, program.Env(os.Environ())),
+		})
 	})
 	if err != nil {
 		return err

@@ -10,15 +10,15 @@ import (
 )
 
 // vanishInterval is how often the socket is looked at where the kernel does
-// not tell.
-const vanishInterval = 10 * time.Second
+// not tell: more often than the next daemon gives up waiting for this one.
+const vanishInterval = 3 * time.Second
 
 // Vanished returns a channel that is closed once the socket of ln has gone
 // from its path or been replaced: no client will find this daemon again. The
 // watch ends with ctx. A listener without a path never vanishes.
 //
 // On Linux the kernel tells (inotify); elsewhere, and where the user's
-// inotify instances are used up, the path is looked at every 10 s. A
+// inotify instances are used up, the path is looked at every 3 s. A
 // directory above the socket's own that is renamed goes unnoticed on Linux.
 func Vanished(ctx context.Context, ln net.Listener) <-chan struct{} {
 	gone := make(chan struct{})
