@@ -48,8 +48,8 @@ type Config struct {
 
 // A Broker is the guard at the gate. Its methods may be called concurrently.
 //
-// mu guards sessions, baseSessions, removals, leases, roots, beginnings, scoped, closed and
-// shut, and is never held across the keychain, the network, a prompt or the
+// mu guards sessions, baseSessions, removals, leases, roots, beginnings, closed
+// and shut, and is never held across the keychain, the network, a prompt or the
 // log. Keychain listings, mints, MFA proofs and the opening of the keychain run
 // in the flights, one call per key at a time; keyChanges is held, by one at a
 // time and for as long as their context lasts, by those who add and remove
@@ -71,7 +71,6 @@ type Broker struct {
 	leases       map[string]*lease     // that stand, by id
 	roots        map[ProcessID]*lease  // the same, also by what was started for those inside
 	beginnings   map[string]*beginning // of leases that do not stand yet, by id
-	scoped       int                   // how many of them have a scope
 	closed       bool
 	shut         []func() // what waits for the keychain to be opened
 

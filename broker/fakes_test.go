@@ -395,9 +395,11 @@ func (f *fakeIAM) MFADevices(ctx context.Context, c broker.Credentials, userARN,
 	return f.devices(ctx, c.AccessKeyID)
 }
 
-// fakeLog keeps entries. fail, when set, decides which appends fail.
+// fakeLog keeps entries. before, when set, runs before each append; fail
+// decides which ones fail.
 type fakeLog struct {
-	fail func(broker.Event) error
+	before func(broker.Event)
+	fail   func(broker.Event) error
 
 	mu      sync.Mutex
 	entries []broker.Event
@@ -405,6 +407,9 @@ type fakeLog struct {
 }
 
 func (f *fakeLog) Append(_ context.Context, e broker.Event, durable bool) error {
+	if f.before != nil {
+		f.before(e)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail != nil {

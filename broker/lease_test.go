@@ -678,6 +678,75 @@ func TestOuterLeaseEndsMeanwhile(t *testing.T) {
 	}
 }
 
+// A lease that ends before it is known that it has no scope takes nobody else's
+// wall along.
+func TestWallsOutliveALeaseWithoutScope(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		w.enclosed, w.expected = true, func(lease string) string { return "scope-" + lease }
+		stays := w.begin(t, process(200, 50), "short")
+		w.begin(t, process(100, 50), "ops")
+		w.moving = func() error {
+			time.Sleep(time.Second)
+			w.end(id(100), 0)
+			return errors.New("the manager hangs")
+		}
+		_, err := w.Begin(t.Context(), process(101, 100, 50), leaseRequest("ops"))
+		wantCode(t, err, broker.CodeDenied)
+		synctest.Wait()
+		w.scopes[id(201)] = stays.Scope // whose parents are gone
+		wantCode(t, w.as(t, process(201), "ops"), broker.CodeDenied)
+	})
+}
+
+// A lease that ends before it has begun has its start recorded before its end,
+// or neither, and takes no other's wall along.
+func TestInnerLeaseEndsBeforeItBegins(t *testing.T) {
+	for name, enclosed := range map[string]error{"enclosed": nil, "not enclosed": errors.New("the manager hangs")} {
+		for _, when := range []string{"before it is recorded", "while it is enclosed"} {
+			t.Run(name+", "+when, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newLeased(t)
+					w.enclosed, w.expected = true, func(lease string) string { return "scope-" + lease }
+					other := w.begin(t, process(60), "ops2")
+					w.begin(t, process(100, 50), "ops")
+					var outer sync.Once
+					w.log.before = func(e broker.Event) {
+						if e.Kind == broker.EventLeaseStarted && when == "before it is recorded" {
+							outer.Do(func() { w.end(id(100), 0) })
+						}
+					}
+					w.moving = func() error {
+						time.Sleep(time.Second)
+						outer.Do(func() { w.end(id(100), 0) })
+						return enclosed
+					}
+					_, err := w.Begin(t.Context(), process(101, 100, 50), leaseRequest("ops"))
+					wantCode(t, err, broker.CodeDenied)
+					synctest.Wait()
+					kinds := map[string][]broker.EventKind{}
+					for _, e := range w.log.entries {
+						if strings.HasPrefix(string(e.Kind), "lease.") {
+							kinds[e.Lease] = append(kinds[e.Lease], e.Kind)
+						}
+					}
+					delete(kinds, other.ID)
+					for lease, got := range kinds {
+						if !slices.Equal(got, []broker.EventKind{broker.EventLeaseStarted, broker.EventLeaseEnded}) {
+							t.Errorf("lease %s: %v", lease, got)
+						}
+					}
+					if len(w.saved) != 1 || len(w.rooms) != 1 || len(w.open) != 1 {
+						t.Errorf("left behind: %v %v %v", w.saved, w.rooms, w.open)
+					}
+					w.scopes[id(70)] = other.Scope // only that tells of it
+					wantCode(t, w.as(t, process(70), "ops"), broker.CodeDenied)
+				})
+			})
+		}
+	}
+}
+
 // While a lease's root is on its way into its scope, all else that is to be
 // there before the command runs is done; what comes of the scope counts.
 func TestScopesAreMadeMeanwhile(t *testing.T) {

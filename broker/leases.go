@@ -36,6 +36,7 @@ type lease struct {
 	caller    Caller // who asked for it, and is its root; never changed
 	key       string // of the first profile's session in the cache, "" until it was asked for
 	begun     bool   // lease.started is recorded
+	checkout  bool   // so is lease.ended, or about to be
 	needsMFA  bool   // its session could not be renewed ahead without a code
 	why       string // who is ending it, for lease.ended
 	stopWatch func()
@@ -238,12 +239,7 @@ func (b *Broker) scopeOf(l *lease) string {
 func (b *Broker) moveScope(l *lease, scope string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if l.Scope != "" {
-		b.scoped--
-	}
-	if l.Scope = scope; scope != "" {
-		b.scoped++
-	}
+	l.Scope = scope
 }
 
 // newLease returns the lease that req asks for, of which nothing is made yet.
@@ -297,9 +293,6 @@ func (b *Broker) stand(l *lease) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.leases[l.ID], b.roots[l.Root] = l, l
-	if l.Scope != "" {
-		b.scoped++
-	}
 }
 
 // watch has the lease end with its root.
@@ -441,7 +434,7 @@ func (b *Broker) restoreLeases(ctx context.Context) error {
 	boot := b.cfg.Leases.Processes.Boot()
 	for _, stored := range all {
 		l := &lease{
-			Lease: stored, begun: true, stopWatch: func() {}, gone: make(chan struct{}),
+			Lease: stored, begun: true, checkout: !stored.Ended.IsZero(), stopWatch: func() {}, gone: make(chan struct{}),
 			caller: Caller{UID: b.cfg.Daemon.UID, PID: stored.Root.PID, Program: stored.Program, TTY: stored.TTY, Via: "exec", ID: stored.Root},
 		}
 		b.stand(l)
@@ -489,7 +482,7 @@ func (b *Broker) leaseStatus(l *lease) LeaseStatus {
 		st.LastServed = time.Unix(0, at)
 	}
 	b.mu.Lock()
-	ended := !l.Ended.IsZero()
+	ended, scope := !l.Ended.IsZero(), l.Scope
 	if s := b.sessions[l.key]; s != nil && s.left(b.cfg.Clock) > 0 {
 		st.Expires = s.creds.Expires
 	}
@@ -503,7 +496,7 @@ func (b *Broker) leaseStatus(l *lease) LeaseStatus {
 	}
 	b.mu.Unlock()
 	if ended {
-		st.Processes, _ = b.cfg.Leases.Processes.Inside(l.Scope, l.Root)
+		st.Processes, _ = b.cfg.Leases.Processes.Inside(scope, l.Root)
 	}
 	return st
 }

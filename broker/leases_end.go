@@ -37,15 +37,12 @@ func (b *Broker) endLease(ctx context.Context, l *lease, how string) {
 		b.cfg.Leases.Endpoints.End(l.ID, l.over().Message)
 	}
 	b.drop("lease ended", func(s *session) bool { return s.q.lease == l.ID })
-	ended := b.leaseEvent(EventLeaseEnded, l)
 	served := l.served.Load()
-	ended.Reason = fmt.Sprintf("%s, after %s, %d hand-outs", how, l.Ended.Sub(l.Started).Round(time.Second), served)
+	how = fmt.Sprintf("%s, after %s, %d hand-outs", how, l.Ended.Sub(l.Started).Round(time.Second), served)
 	if served == 1 {
-		ended.Reason = strings.TrimSuffix(ended.Reason, "s")
+		how = strings.TrimSuffix(how, "s")
 	}
-	if err := b.cfg.Log.Append(ctx, ended, true); err != nil {
-		b.cfg.Logger.Error("end of lease not recorded", "lease", l.ID, "err", err)
-	}
+	b.checkOut(ctx, l, how)
 	all := b.inside(l) // as long as l is known
 	b.linger(l)
 	// Those inside it are in scopes of their own, and would be a way to stay on.
@@ -55,6 +52,24 @@ func (b *Broker) endLease(ctx context.Context, l *lease, how string) {
 		if b.scopeOf(inner) != "" && inner.Root != l.Root {
 			b.endLease(ctx, inner, outerEnded)
 		}
+	}
+}
+
+// checkOut writes the end of a lease into the log, once: nothing is started
+// that has no end, and nothing ends that was not started. One that ends before
+// it has begun is checked out by begin, which fails.
+func (b *Broker) checkOut(ctx context.Context, l *lease, how string) {
+	b.mu.Lock()
+	due := l.begun && !l.checkout
+	l.checkout = l.checkout || due
+	b.mu.Unlock()
+	if !due {
+		return
+	}
+	ended := b.leaseEvent(EventLeaseEnded, l)
+	ended.Reason = how
+	if err := b.cfg.Log.Append(ctx, ended, true); err != nil {
+		b.cfg.Logger.Error("end of lease not recorded", "lease", l.ID, "err", err)
 	}
 }
 
@@ -115,31 +130,22 @@ func (b *Broker) closeLease(ctx context.Context, l *lease, why string) {
 		if up := b.leases[l.Parent]; up != nil && up.Root == l.Root && b.roots[l.Root] == nil {
 			b.roots[l.Root] = up
 		}
-		if l.Scope != "" {
-			b.scoped--
-		}
 	}
-	begun, stop := l.begun && l.Ended.IsZero(), l.stopWatch
+	stop, scope := l.stopWatch, l.Scope
 	b.mu.Unlock()
 	stop()
 	if l.Port != 0 {
 		b.cfg.Leases.Endpoints.Close(l.ID)
 	}
 	b.drop(why, func(s *session) bool { return s.q.lease == l.ID })
-	if begun { // nothing is started that has no end
-		ended := b.leaseEvent(EventLeaseEnded, l)
-		ended.Reason = why
-		if err := b.cfg.Log.Append(ctx, ended, true); err != nil {
-			b.cfg.Logger.Error("end of lease not recorded", "lease", l.ID, "err", err)
-		}
-	}
+	b.checkOut(ctx, l, why)
 	if l.Room != "" {
 		if err := b.cfg.Leases.Rooms.Close(l.Room); err != nil {
 			b.cfg.Logger.Warn("the files of a lease are left behind", "lease", l.ID, "err", err)
 		}
 	}
-	if l.Scope != "" {
-		b.cfg.Leases.Processes.Forget(l.Scope)
+	if scope != "" {
+		b.cfg.Leases.Processes.Forget(scope)
 	}
 	if known {
 		if err := b.saveLeases(ctx); err != nil {

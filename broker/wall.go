@@ -20,10 +20,15 @@ func (b *Broker) within(caller Caller) (*lease, error) {
 		return nil, nil // we ourselves; see self
 	}
 	b.mu.Lock()
-	stand, scoped := len(b.leases) > 0, b.scoped > 0
+	stand, scoped := len(b.leases) > 0, false
 	l := b.roots[caller.ID]
 	for i := 0; l == nil && i < len(caller.Ancestors); i++ {
 		l = b.roots[caller.Ancestors[i].ID]
+	}
+	if l == nil {
+		for _, other := range b.leases {
+			scoped = scoped || other.Scope != ""
+		}
 	}
 	b.mu.Unlock()
 	switch {
