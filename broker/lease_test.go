@@ -30,6 +30,7 @@ type fakeTree struct {
 	left     map[string][]broker.Process // what lives in a scope
 	empty    map[string]func()           // who waits for a scope to be empty
 	emptyErr error
+	looked   func() // runs when WatchEmpty is called; may be nil
 	signals  []string
 	told     []string // by notification
 
@@ -92,6 +93,9 @@ func (f *fakeTree) end(id broker.ProcessID, status int) {
 }
 
 func (f *fakeTree) WatchEmpty(scope string, empty func()) (func(), error) {
+	if f.looked != nil {
+		f.looked()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.emptyErr != nil {
@@ -1006,6 +1010,30 @@ func TestLeasesThatAreNotRenewed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A scope that cannot be watched is looked at again, until its lease is
+// released, also in the middle of a look.
+func TestReleasedWhileLookedAt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		w.enclosed, w.emptyErr = true, errors.New("too many open files")
+		g := w.begin(t, process(100, 50), "ops")
+		looks := 0
+		w.looked = func() {
+			if looks++; looks == 3 {
+				if _, err := w.End(t.Context(), process(60), broker.EndRequest{Leases: []string{g.ID}, Release: true}); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		w.end(id(100), 0)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if looks != 3 || len(w.saved) != 0 {
+			t.Errorf("looked %d times, saved %+v", looks, w.saved)
+		}
+	})
 }
 
 // What a process says of itself renews nothing.

@@ -105,7 +105,11 @@ func (b *Broker) linger(l *lease) {
 	}
 	b.mu.Lock()
 	l.stopWatch = stop
+	released := b.leases[l.ID] != l
 	b.mu.Unlock()
+	if released { // meanwhile, and so stopped the watch before this one
+		stop()
+	}
 	if err := b.saveLeases(context.Background()); err != nil {
 		b.cfg.Logger.Warn("leases cannot be saved", "err", err)
 	}
