@@ -29,15 +29,14 @@ func (b *Broker) beginLease(l *lease) {
 func (b *Broker) awaitLease(l *lease) {
 	b.mu.Lock()
 	n := b.beginnings[l.ID]
-	if n == nil || n.stop != nil {
-		if n != nil {
-			n.waiting = true
-		}
-		b.mu.Unlock()
+	watched := n == nil || n.stop != nil
+	if n != nil {
+		n.waiting = true
+	}
+	b.mu.Unlock()
+	if watched {
 		return
 	}
-	n.waiting = true
-	b.mu.Unlock()
 	stop, err := b.cfg.Leases.Processes.Watch(l.Root, func(Exit) { b.giveUpLease(l.ID) })
 	if err != nil { // it has ended
 		b.giveUpLease(l.ID)
