@@ -166,7 +166,7 @@ func (b *Broker) pass(ctx context.Context, caller Caller, l *lease, q *query, re
 		return nil, b.refuse(ctx, caller, q, req.Reason, Errorf(CodeUsage, "no profile is named"))
 	}
 	s, fresh, err := b.resolveSession(ctx, caller, q, req)
-	if ask := (*AskError)(nil); errors.As(err, &ask) { // no answer yet
+	if ask, ok := asAsk(err); ok { // no answer yet
 		return nil, ask
 	}
 	if err != nil {

@@ -3,7 +3,6 @@ package broker
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -107,7 +106,7 @@ func (b *Broker) Begin(ctx context.Context, caller Caller, req LeaseRequest) (Le
 	if err == nil {
 		grant, err = b.begin(ctx, caller, parent, q, req)
 	}
-	if ask := (*AskError)(nil); errors.As(err, &ask) { // no answer yet
+	if ask, ok := asAsk(err); ok { // no answer yet
 		return LeaseGrant{}, ask
 	}
 	if err != nil {
@@ -124,7 +123,7 @@ func (b *Broker) begin(ctx context.Context, caller Caller, parent *lease, q *que
 	enclosed := func() string { return "" }
 	// What was made so far is unmade if the rest fails.
 	defer func() {
-		if ask := (*AskError)(nil); errors.As(err, &ask) {
+		if _, ok := asAsk(err); ok {
 			b.awaitLease(l)
 			return
 		}

@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -89,7 +88,7 @@ func (b *Broker) Renew(ctx context.Context, caller Caller, id string, req Reques
 		one.Profile, one.lease, one.inside, one.Files, one.Duration, one.renew = name, l, in, l.Files, l.Duration, true
 		of := &query{}
 		s, _, err := b.resolveSession(ctx, caller, of, one)
-		if ask := (*AskError)(nil); errors.As(err, &ask) {
+		if ask, ok := asAsk(err); ok {
 			return LeaseStatus{}, ask
 		}
 		if err != nil {

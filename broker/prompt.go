@@ -78,6 +78,9 @@ func (e *AskError) Error() string {
 	return fmt.Sprintf("the passphrase of the keychain (%s) is needed", e.Question.Keychain)
 }
 
+// asAsk returns the AskError in err's chain, if there is one.
+func asAsk(err error) (*AskError, bool) { return errors.AsType[*AskError](err) }
+
 // Reachable says how the user behind a caller can be asked. All of it is what
 // the caller says of itself.
 type Reachable struct {

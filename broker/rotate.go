@@ -730,6 +730,4 @@ func (b *Broker) await(name string, until time.Time) {
 	})
 }
 
-func asAsk(err error) (*AskError, bool) { return errors.AsType[*AskError](err) }
-
 func asRefusal(err error) (*AWSRefusal, bool) { return errors.AsType[*AWSRefusal](err) }
