@@ -324,64 +324,6 @@ func (b *Broker) files(f profiles.Files) profiles.Files {
 	return f
 }
 
-// explainProfile turns what package profiles says into an Error, and tells a
-// user who named a key instead of a profile.
-func (b *Broker) explainProfile(ctx context.Context, name string, err error) error {
-	e := ProfileError(err)
-	if e.Code != CodeNotFound {
-		return e
-	}
-	if _, err := b.index.lookup(ctx, name); err == nil {
-		return notAKey(e, name)
-	}
-	return e
-}
-
-func notAKey(e *Error, name string) *Error {
-	return e.WithHint("a key of that name is stored, but a key is not a profile; add to ~/.aws/config: %s", section(name))
-}
-
-// ProfileError turns what package profiles says into an Error.
-func ProfileError(err error) *Error {
-	var missing *profiles.NotFoundError
-	if !errors.As(err, &missing) {
-		return Errorf(CodeConfig, "%w", err)
-	}
-	e := Errorf(CodeNotFound, "%w", err)
-	if len(missing.Nearest) > 0 { // the message names them
-		return e
-	}
-	return e.WithHint("add it to ~/.aws/config: %s", section(missing.Name))
-}
-
-// noKey says that the key that chain starts with is not stored, and where the
-// profile says that it starts so.
-func (b *Broker) noKey(chain *profiles.Chain) error {
-	from := chain.KeyFrom
-	near := profiles.Nearest(chain.Key, b.index.names())
-	if !from.Explicit && len(chain.Hops) > 0 && chain.Hops[0].Profile == from.Profile {
-		e := Errorf(CodeNotFound, "the role of profile %q has no key to start from: no source_profile, no gatepass_key, and no key named %q is stored (%s)",
-			from.Profile, chain.Key, chain.Draw("key ", chain.Key))
-		if len(near) > 0 {
-			return e.WithHint("to start from the stored key %q, add to that profile: gatepass_key = %s", near[0], near[0])
-		}
-		return e.WithHint("add to that profile: gatepass_key = NAME, with a name of gatepass keys list; or store it: gatepass keys add %s", shellWord(chain.Key))
-	}
-	e := Errorf(CodeNotFound, "profile %q starts with the key %q, which is not stored (%s)", chain.Profile, chain.Key, chain.Draw("key ", chain.Key))
-	if len(near) > 0 {
-		return e.WithHint("did you mean the key %q? else store it: gatepass keys add %s", near[0], shellWord(chain.Key))
-	}
-	return e.WithHint("store it with: gatepass keys add %s", shellWord(chain.Key))
-}
-
-// section is the header of a profile, as it must be written to have the name.
-func section(name string) string {
-	if name == "default" {
-		return "[default]"
-	}
-	return "[profile " + shellWord(name) + "]" // botocore unquotes as a shell does
-}
-
 // shellWord returns name as a shell reads it as one word, for a command that
 // a hint shows.
 func shellWord(name string) string {
