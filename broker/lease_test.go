@@ -1012,6 +1012,77 @@ func TestLeasesThatAreNotRenewed(t *testing.T) {
 	}
 }
 
+// A process that asked for a lease inside another has left that one's scope,
+// whatever became of the lease: the wall is around it still.
+func TestInnerLeaseThatCannotBegin(t *testing.T) {
+	for name, spoil := range map[string]func(leased){
+		"book": func(w leased) { w.saveErr = errors.New("read-only") },
+		"port": func(w leased) { w.portErr = errors.New("no ports") },
+		"the outer one ends": func(w leased) {
+			w.moving = func() error { w.end(id(100), 0); return nil }
+		},
+		"the outer one is about to end": func(w leased) {
+			w.sts.inCall(func(string) error {
+				go w.End(context.Background(), process(60), broker.EndRequest{All: true})
+				time.Sleep(time.Second)
+				return nil
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newLeased(t)
+				w.enclosed, w.expected = true, func(lease string) string {
+					w.fakeTree.mu.Lock()
+					defer w.fakeTree.mu.Unlock()
+					w.scopes[id(103)] = "scope-" + lease // only that tells of it
+					return "scope-" + lease
+				}
+				w.begin(t, process(100, 50), "ops")
+				spoil(w)
+				made := func() error { return nil }
+				if w.moving != nil {
+					made = w.moving
+				}
+				w.moving = func() error {
+					time.Sleep(time.Second)
+					err := made()
+					w.fakeTree.mu.Lock()
+					defer w.fakeTree.mu.Unlock()
+					w.left[w.scopes[id(103)]] = []broker.Process{{PID: 103, ID: id(103)}}
+					return err
+				}
+				_, err := w.Begin(t.Context(), process(101, 100, 50), leaseRequest("ops"))
+				if err == nil {
+					t.Fatal("it began")
+				}
+				synctest.Wait()
+				w.saveErr = nil
+				wantCode(t, w.as(t, process(103), "ops"), broker.CodeDenied)
+				wantCode(t, w.as(t, process(103), "ops2"), broker.CodeDenied)
+				w.end(id(100), 0)
+				wantCode(t, w.as(t, process(103), "ops2"), broker.CodeDenied)
+				w.end(id(103), 0)
+				synctest.Wait()
+				if len(w.saved) != 0 || len(w.rooms) != 0 || len(w.open) != 0 {
+					t.Errorf("left behind: %v %v %v", w.saved, w.rooms, w.open)
+				}
+				kinds := map[string][]broker.EventKind{}
+				for _, e := range w.log.entries {
+					if strings.HasPrefix(string(e.Kind), "lease.") {
+						kinds[e.Lease] = append(kinds[e.Lease], e.Kind)
+					}
+				}
+				for lease, got := range kinds {
+					if !slices.Equal(got, []broker.EventKind{broker.EventLeaseStarted, broker.EventLeaseEnded}) {
+						t.Errorf("lease %s: %v", lease, got)
+					}
+				}
+			})
+		})
+	}
+}
+
 // A scope that cannot be watched is looked at again, until its lease is
 // released, also in the middle of a look.
 func TestReleasedWhileLookedAt(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -39,6 +38,7 @@ type lease struct {
 	needsMFA  bool   // its session could not be renewed ahead without a code
 	why       string // who is ending it, for lease.ended
 	stopWatch func()
+	enclosed  func() string // waits for the scope that its root gets, and tells it; set before the lease stands
 	ending    bool          // signals are on their way
 	gone      chan struct{} // closed when nothing is left of it
 
@@ -120,7 +120,6 @@ func (b *Broker) begin(ctx context.Context, caller Caller, parent *lease, q *que
 	if err != nil {
 		return LeaseGrant{}, err
 	}
-	enclosed := func() string { return "" }
 	// What was made so far is unmade if the rest fails.
 	defer func() {
 		if _, ok := asAsk(err); ok {
@@ -129,8 +128,7 @@ func (b *Broker) begin(ctx context.Context, caller Caller, parent *lease, q *que
 		}
 		b.begunLease(l.ID)
 		if err != nil {
-			enclosed()
-			b.closeLease(context.WithoutCancel(ctx), l, "the lease could not begin")
+			b.unmake(context.WithoutCancel(ctx), l)
 		}
 	}()
 	var first *session
@@ -154,9 +152,9 @@ func (b *Broker) begin(ctx context.Context, caller Caller, parent *lease, q *que
 			}
 		}
 	}
-	enclosed = b.enclose(ctx, l)
+	l.enclosed = b.enclose(ctx, l)
 	if l.Scope = b.cfg.Leases.Processes.ScopeFor(l.ID); l.Scope == "" {
-		l.Scope = enclosed()
+		l.Scope = l.enclosed()
 	}
 	if l.Room, err = b.cfg.Leases.Rooms.Open(&l.Lease, req.Program); err != nil {
 		return LeaseGrant{}, err
@@ -181,8 +179,7 @@ func (b *Broker) begin(ctx context.Context, caller Caller, parent *lease, q *que
 	b.mu.Lock()
 	l.begun = true
 	b.mu.Unlock()
-	if scope := enclosed(); scope != l.Scope {
-		b.moveScope(l, scope)
+	if b.moveScope(l) {
 		if err := b.saveLeases(ctx); err != nil {
 			return LeaseGrant{}, err
 		}
@@ -214,16 +211,38 @@ func (b *Broker) begin(ctx context.Context, caller Caller, parent *lease, q *que
 // everything else that a lease begins with, so that is done at the same time.
 // The function that it returns waits, and tells the scope: "" for none.
 func (b *Broker) enclose(ctx context.Context, l *lease) (enclosed func() string) {
-	done := make(chan string, 1)
+	done := make(chan struct{})
+	var scope string
 	go func() {
-		scope, err := b.cfg.Leases.Processes.Enclose(ctx, l.ID, l.Root)
+		defer close(done)
+		var err error
+		scope, err = b.cfg.Leases.Processes.Enclose(ctx, l.ID, l.Root)
 		if err != nil {
 			b.cfg.Logger.Warn("a lease has no scope of its own; what outlives its root is outside", "lease", l.ID, "err", err)
 			scope = ""
 		}
-		done <- scope
 	}()
-	return sync.OnceValue(func() string { return <-done })
+	return func() string { <-done; return scope }
+}
+
+// unmake lets go of a lease that could not begin. A root that came from inside
+// another lease has left that one's scope for its own by now: then the wall
+// stands there until the scope is empty.
+func (b *Broker) unmake(ctx context.Context, l *lease) {
+	const why = "the lease could not begin"
+	b.moveScope(l)
+	b.mu.Lock()
+	lingers := l.Parent != "" && l.Scope != ""
+	if lingers && l.Ended.IsZero() {
+		b.standLocked(l)
+	}
+	b.mu.Unlock()
+	if !lingers {
+		b.closeLease(ctx, l, why)
+		return
+	}
+	b.endLease(ctx, l, why)
+	b.checkOut(ctx, l, why) // where it had ended before its start was recorded
 }
 
 // scopeOf returns the scope of a lease that may not have begun: until then it
@@ -234,11 +253,18 @@ func (b *Broker) scopeOf(l *lease) string {
 	return l.Scope
 }
 
-// moveScope corrects which scope a lease that stands has.
-func (b *Broker) moveScope(l *lease, scope string) {
+// moveScope waits until a lease's root is where it belongs, corrects which
+// scope the lease has, and reports whether it was another.
+func (b *Broker) moveScope(l *lease) bool {
+	if l.enclosed == nil {
+		return false
+	}
+	scope := l.enclosed()
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	moved := l.Scope != scope
 	l.Scope = scope
+	return moved
 }
 
 // newLease returns the lease that req asks for, of which nothing is made yet.
@@ -291,8 +317,10 @@ func (b *Broker) newLease(caller Caller, parent *lease, req LeaseRequest) (*leas
 func (b *Broker) stand(l *lease) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.leases[l.ID], b.roots[l.Root] = l, l
+	b.standLocked(l)
 }
+
+func (b *Broker) standLocked(l *lease) { b.leases[l.ID], b.roots[l.Root] = l, l }
 
 // watch has the lease end with its root.
 func (b *Broker) watch(l *lease) error {

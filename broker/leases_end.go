@@ -93,6 +93,7 @@ func (b *Broker) inside(l *lease) (all []*lease) {
 
 // linger closes an ended lease once nothing is left in its scope.
 func (b *Broker) linger(l *lease) {
+	b.moveScope(l) // one that is not there yet would seem empty
 	scope := b.scopeOf(l)
 	if scope == "" {
 		b.closeLease(context.Background(), l, "")
