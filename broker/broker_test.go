@@ -432,6 +432,19 @@ func TestRenewalAheadThatFailsLeavesTheSessionInUse(t *testing.T) {
 	})
 }
 
+// Who waits for the renewal of a session that is dropped meanwhile gets another.
+func TestRenewalOfADroppedSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		first := w.mustAsk(t, "ops")
+		broker.RenewDropped(w.Broker)
+		synctest.Wait()
+		if g := w.mustAsk(t, "ops"); g.SessionID == first.SessionID {
+			t.Error("the session that was dropped is served")
+		}
+	})
+}
+
 // Expired is what either clock says is expired.
 func TestNothingExpiredIsServed(t *testing.T) {
 	for _, tt := range []struct {

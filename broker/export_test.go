@@ -1,6 +1,9 @@
 package broker
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // PromptLifeForTest is how long the longest wait in the background lasts.
 const PromptLifeForTest = promptLife
@@ -15,4 +18,19 @@ func ComesBack(clock Clock) bool {
 	p.queueLocked(m.key).away[pid] = clock.Boot()
 	go p.join(m, &waiter{caller: Caller{PID: pid, Via: "whoami"}})
 	return p.next(context.Background(), m.key) != nil
+}
+
+// RenewDropped has the only session renewed, and drops it after that was
+// decided; a request that comes within a second waits for the renewal.
+func RenewDropped(b *Broker) {
+	b.mu.Lock()
+	var s *session
+	for _, s = range b.sessions {
+	}
+	b.mu.Unlock()
+	go b.mints.do(context.Background(), s.q.cacheKey, func() (minted, error) {
+		b.drop("dropped", func(*session) bool { return true })
+		time.Sleep(time.Second)
+		return b.renewed(s, s.q)
+	}, nil)
 }

@@ -45,7 +45,8 @@ func (s *session) eventSession() *EventSession {
 	}
 }
 
-// minted is the result of a flight: a session, and whether it is new.
+// minted is the result of a flight: a session, and whether it is new. A renewal
+// may have none.
 type minted struct {
 	session *session
 	fresh   bool
@@ -119,9 +120,9 @@ func (b *Broker) session(ctx context.Context, caller Caller, q *query, req Reque
 // one. enough reports whether a session lasts as long as req needs.
 func (b *Broker) join(ctx context.Context, caller Caller, q *query, req Request, enough func(*session) bool) (minted, error) {
 	// A call that was under way may give a session that another found good
-	// enough, or that was kept before the machine slept; then the next call
-	// mints.
-	for try := range 2 {
+	// enough, or that was kept before the machine slept, or none; then the next
+	// call mints.
+	for try := 0; try < 2; try++ {
 		m, err := b.mints.do(ctx, q.cacheKey, func() (minted, error) {
 			if s := b.cached(q.cacheKey); s != nil && enough(s) {
 				return minted{s, false}, nil
@@ -131,6 +132,10 @@ func (b *Broker) join(ctx context.Context, caller Caller, q *query, req Request,
 		}, func(err error) { b.refuse(context.Background(), caller, q, req.Reason, err) })
 		if err != nil {
 			return minted{}, err
+		}
+		if m.session == nil {
+			try = -1
+			continue
 		}
 		left := m.session.left(b.cfg.Clock)
 		if left <= 0 && try == 0 {
@@ -390,13 +395,7 @@ func (b *Broker) renew(s *session) {
 	}
 	q := s.q
 	q.session = ""
-	_, err := b.mints.do(context.Background(), q.cacheKey, func() (minted, error) {
-		if b.cached(q.cacheKey) != s {
-			return minted{b.cached(q.cacheKey), false}, nil
-		}
-		n, err := b.mint(b.self(), q, "", EventSessionRenewed)
-		return minted{n, true}, err
-	}, nil)
+	_, err := b.mints.do(context.Background(), q.cacheKey, func() (minted, error) { return b.renewed(s, q) }, nil)
 	if l != nil {
 		b.mu.Lock()
 		l.needsMFA = unasked(err)
@@ -406,6 +405,16 @@ func (b *Broker) renew(s *session) {
 		// The next request tries again, with somebody to tell.
 		b.refuse(context.Background(), b.self(), &q, "", fmt.Errorf("renew ahead: %w", err))
 	}
+}
+
+// renewed mints what replaces s. Where something else has, it is that; where s
+// was dropped, there is none.
+func (b *Broker) renewed(s *session, q query) (minted, error) {
+	if now := b.cached(q.cacheKey); now != s {
+		return minted{now, false}, nil
+	}
+	n, err := b.mint(b.self(), q, "", EventSessionRenewed)
+	return minted{n, true}, err
 }
 
 // expire drops s once it has expired. A timer may come early where a clock
