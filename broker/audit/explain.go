@@ -81,34 +81,14 @@ func (v *verifier) findChanged(hashes *os.File, c *checked, seen string) error {
 		h, _ := readHash(hashes, tlog.StoredHashIndex(0, n))
 		return h
 	}
-	for {
-		in, err := newLineReader(v.dir, at.num, at.off)
-		if errors.Is(err, fs.ErrNotExist) {
-			at.line = -1
-			nums, err := listSegments(v.dir)
-			if err != nil {
-				return err
-			}
-			if len(nums) > 0 && at.num < nums[len(nums)-1] {
-				return problem("the segment is missing, and with it entry %d", seq)
-			}
-			at.num = max(1, at.num-1)
-			return problem("the log ends before entry %d, but %d entries were signed", seq, c.size)
-		}
-		if unreadable(err) {
-			return problem("entry %d cannot be read: %v", seq, err)
-		}
-		if err != nil {
-			return err
-		}
-		defer in.Close()
+	inSegment := func(in *lineReader) error {
 		for seq < c.size {
 			line, err := in.next()
 			if err == io.EOF {
 				if len(line) > 0 {
 					return problem("entry %d is cut short", seq)
 				}
-				break
+				return nil
 			}
 			if unreadable(err) {
 				return problem("entry %d cannot be read: %v", seq, err)
@@ -143,6 +123,33 @@ func (v *verifier) findChanged(hashes *os.File, c *checked, seen string) error {
 				return problem("the entries %d to %d are missing: entry %d is in their place", seq, follower-1, follower)
 			}
 			return problem("entry %d was changed: the line says that it is entry %d", seq, h.seq)
+		}
+		return nil
+	}
+	for {
+		in, err := newLineReader(v.dir, at.num, at.off)
+		if errors.Is(err, fs.ErrNotExist) {
+			at.line = -1
+			nums, err := listSegments(v.dir)
+			if err != nil {
+				return err
+			}
+			if len(nums) > 0 && at.num < nums[len(nums)-1] {
+				return problem("the segment is missing, and with it entry %d", seq)
+			}
+			at.num = max(1, at.num-1)
+			return problem("the log ends before entry %d, but %d entries were signed", seq, c.size)
+		}
+		if unreadable(err) {
+			return problem("entry %d cannot be read: %v", seq, err)
+		}
+		if err != nil {
+			return err
+		}
+		err = inSegment(in)
+		in.Close()
+		if err != nil {
+			return err
 		}
 		if seq == c.size {
 			// All is as it was signed, so the log has just been mended.
