@@ -3,7 +3,6 @@ package audit_test
 import (
 	"context"
 	"errors"
-	"iter"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -44,6 +43,7 @@ func TestQueryPatterns(t *testing.T) {
 		{audit.Query{Profile: []string{"prod"}}, nil},
 		{audit.Query{Profile: []string{"p[a-q]*"}}, nil},
 		{audit.Query{Profile: []string{"p[q-s]o[f]*"}}, []int64{4}},
+		{audit.Query{Profile: []string{"p[s-q]*"}}, nil},
 		{audit.Query{Profile: []string{`we"ird\*\\`}}, []int64{3}},
 		{audit.Query{Profile: []string{"*"}}, []int64{1, 2, 3, 4}},
 		{audit.Query{Profile: []string{""}}, nil},
@@ -66,12 +66,10 @@ func TestQueryPatterns(t *testing.T) {
 			t.Errorf("%+v: %v, want %v", tt.q, got, tt.want)
 		}
 	}
-	for _, bad := range []string{"[", "a[", `a\`, "[z-a]"} {
+	for _, bad := range []string{"[", "a[", `a\`, "[]"} {
 		for _, q := range []audit.Query{{Profile: []string{"fine", bad}}, {Event: []string{bad}}} {
-			for _, err := range audit.Entries(t.Context(), dir, q) {
-				if broker.CodeOf(err) != broker.CodeUsage {
-					t.Errorf("%q: %v", bad, err)
-				}
+			if err := refused(t, dir, q); broker.CodeOf(err) != broker.CodeUsage {
+				t.Errorf("%q: %v", bad, err)
 			}
 		}
 	}
@@ -178,17 +176,6 @@ func TestEntriesBySearch(t *testing.T) {
 			}
 		}
 	}
-}
-
-func numbers(t *testing.T, entries iter.Seq2[audit.Line, error]) (got []int64) {
-	t.Helper()
-	for line, err := range entries {
-		if err != nil {
-			t.Fatal(err)
-		}
-		got = append(got, line.Seq)
-	}
-	return got
 }
 
 // A reading that is cancelled ends, wherever it is.

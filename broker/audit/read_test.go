@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,9 +16,15 @@ import (
 )
 
 // seqs reads the numbers of what q selects.
-func seqs(t *testing.T, dir string, q audit.Query) (got []int64) {
+func seqs(t *testing.T, dir string, q audit.Query) []int64 {
 	t.Helper()
-	for line, err := range audit.Entries(t.Context(), dir, q) {
+	return numbers(t, audit.Entries(t.Context(), dir, q))
+}
+
+// numbers reads those of entries.
+func numbers(t *testing.T, entries iter.Seq2[audit.Line, error]) (got []int64) {
+	t.Helper()
+	for line, err := range entries {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -28,6 +35,18 @@ func seqs(t *testing.T, dir string, q audit.Query) (got []int64) {
 		got = append(got, line.Seq)
 	}
 	return got
+}
+
+// refused returns the error that is all there is to read.
+func refused(t *testing.T, dir string, q audit.Query) (refused error) {
+	t.Helper()
+	for line, err := range audit.Entries(t.Context(), dir, q) {
+		if err == nil || refused != nil {
+			t.Errorf("%+v: entry %d, %v, after %v", q, line.Seq, err, refused)
+		}
+		refused = err
+	}
+	return refused
 }
 
 func span(from, to int64) (s []int64) {
@@ -47,10 +66,8 @@ func TestEntriesOfALogThatMayNotBeRead(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("root may read everything")
 	}
-	for _, err := range audit.Entries(t.Context(), dir, audit.Query{}) {
-		if broker.CodeOf(err) != broker.CodeConfig {
-			t.Errorf("got %v, want a config error", err)
-		}
+	if err := refused(t, dir, audit.Query{}); broker.CodeOf(err) != broker.CodeConfig {
+		t.Errorf("got %v, want a config error", err)
 	}
 }
 
@@ -126,10 +143,8 @@ func TestEntries(t *testing.T) {
 
 func TestEntriesOfBrokenLog(t *testing.T) {
 	dir := logDir(t)
-	for _, err := range audit.Entries(t.Context(), dir, audit.Query{}) {
-		if broker.CodeOf(err) != broker.CodeNotFound {
-			t.Errorf("no log: %v", err)
-		}
+	if err := refused(t, dir, audit.Query{}); broker.CodeOf(err) != broker.CodeNotFound {
+		t.Errorf("no log: %v", err)
 	}
 	l := open(t, audit.Options{Dir: dir})
 	put(t, l, 3, false)

@@ -23,13 +23,15 @@ func TestStats(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	days, profiles, programs, events := map[string]audit.Count{}, map[string]audit.Count{}, map[string]audit.Count{}, map[string]int64{}
+	days, profiles, programs := map[string]audit.Count{}, map[string]audit.Count{}, map[string]audit.Count{}
+	events, outcomes := map[string]int64{}, map[string]int64{}
 	for line := range audit.Entries(t.Context(), log.Dir, audit.Query{}) {
 		e, err := line.Entry()
 		if err != nil {
 			t.Fatal(err)
 		}
 		events[string(e.Kind)]++
+		outcomes[e.Outcome]++
 		add := func(m map[string]audit.Count, name string) {
 			c := m[name]
 			c.Name = name
@@ -61,14 +63,31 @@ func TestStats(t *testing.T) {
 			if c != tt.want[c.Name] {
 				t.Errorf("%s: %+v, want %+v", tt.name, c, tt.want[c.Name])
 			}
-			if i > 0 && (tt.name == "days") != (c.Name > tt.got[i-1].Name) && c.All() > tt.got[i-1].All() {
-				t.Errorf("%s: %+v after %+v", tt.name, c, tt.got[i-1])
+			if i == 0 {
+				continue
+			}
+			before := tt.got[i-1]
+			inOrder := before.All() > c.All() || before.All() == c.All() && before.Name < c.Name
+			if tt.name == "days" {
+				inOrder = before.Name < c.Name
+			}
+			if !inOrder {
+				t.Errorf("%s: %+v after %+v", tt.name, c, before)
 			}
 		}
 	}
-	for _, e := range got.Events {
-		if events[e.Name] != e.Entries {
-			t.Errorf("%+v, want %d", e, events[e.Name])
+	for _, tt := range []struct {
+		name string
+		got  []audit.Tally
+		want map[string]int64
+	}{{"events", got.Events, events}, {"outcomes", got.Outcomes, outcomes}} {
+		if len(tt.got) != len(tt.want) {
+			t.Errorf("%s: %d, want %d", tt.name, len(tt.got), len(tt.want))
+		}
+		for i, e := range tt.got {
+			if tt.want[e.Name] != e.Entries || i > 0 && tt.got[i-1].Entries < e.Entries {
+				t.Errorf("%s: %+v, want %v", tt.name, tt.got, tt.want)
+			}
 		}
 	}
 	if got.Entries != 3000 || got.Total.All() == 0 || got.Total.All() != got.Total.Handouts+int64(events["request.denied"]+events["request.failed"]) || !got.First.Before(got.Last) {
