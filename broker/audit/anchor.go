@@ -60,11 +60,7 @@ func (l *Log) anchorAll() {
 			}
 			backoff = min(max(2*backoff, checkpointInterval), anchorBackoff)
 			l.log.Warn("audit log's checkpoint cannot be sent away", "retry", backoff, "err", err)
-			t := time.NewTimer(backoff)
-			select {
-			case <-t.C:
-			case <-l.ctx.Done():
-				t.Stop()
+			if rest(l.ctx, backoff) != nil {
 				return
 			}
 		}

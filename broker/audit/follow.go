@@ -19,14 +19,7 @@ type pollWatcher struct{}
 const pollInterval = 500 * time.Millisecond
 
 func (pollWatcher) wait(ctx context.Context) error {
-	t := time.NewTimer(pollInterval)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return rest(ctx, pollInterval)
 }
 
 func (pollWatcher) close() {}

@@ -70,14 +70,7 @@ func (l Line) Entry() (Entry, error) {
 
 // Time is the time that the entry bears, without decoding it; zero where it
 // has none.
-func (l Line) Time() time.Time {
-	h, err := parseHead(l.Raw)
-	if err != nil {
-		return time.Time{}
-	}
-	t, _ := time.Parse(timeFormat, string(h.time))
-	return t
-}
+func (l Line) Time() time.Time { return parseTime(l.Raw) }
 
 // Field returns the value of the string field name, as "profile" or
 // "program", without decoding the entry: that of the first field of this name
