@@ -185,16 +185,3 @@ func (v *verifier) leadsTo(k *kept) (bool, error) {
 	}
 	return k.root == root, nil
 }
-
-// continues reports whether the tree of size leaves with that root has, as
-// its first n leaves, those of the tree with root old.
-func continues(r tlog.HashReader, size int64, root tlog.Hash, n int64, old tlog.Hash) bool {
-	if n == 0 {
-		return old == (&tree{}).root()
-	}
-	if n > size {
-		return false
-	}
-	p, err := tlog.ProveTree(size, n, r)
-	return err == nil && tlog.CheckTree(p, size, root, n, old) == nil
-}

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 
+	"gatepass/broker"
+
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -267,4 +269,49 @@ func readCheckpoints(ctx context.Context, f io.ReaderAt, size int64, key note.Ve
 		line += int64(bytes.Count(buf[:n], []byte("\n")))
 		buf = buf[n:]
 	}
+}
+
+// A Head is a checkpoint as it was signed.
+type Head struct {
+	Checkpoint []byte // C2SP tlog-checkpoint
+	Size       int64  // so many entries it covers
+}
+
+// NewestHead returns the newest checkpoint of the log in dir, which key must
+// have signed. It does not read the entries: [Verify] says whether they are
+// those that it covers.
+//
+// A log without one is a [broker.CodeNotFound].
+func NewestHead(dir, key string) (Head, error) {
+	verifier, err := note.NewVerifier(key)
+	if err != nil {
+		return Head{}, broker.Errorf(broker.CodeData, "the key to trust: %w", err)
+	}
+	f, size, err := openCheckpoints(dir)
+	if err != nil {
+		return Head{}, broker.Errorf(broker.CodeConfig, "read the checkpoints: %w", err)
+	}
+	if f == nil {
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			return Head{}, broker.Errorf(broker.CodeNotFound, "read the audit log: %w", err)
+		}
+		return Head{}, noHead()
+	}
+	defer f.Close()
+	last, _, _, err := lastCheckpoint(f, size)
+	switch {
+	case err != nil:
+		return Head{}, broker.Errorf(broker.CodeData, "the newest checkpoint cannot be read: %w", err).WithHint("see: gatepass audit verify")
+	case last == nil:
+		return Head{}, noHead()
+	}
+	if err := last.check(verifier); err != nil {
+		return Head{}, broker.Errorf(broker.CodeData, "the newest checkpoint is not to be trusted: %w", err).WithHint("see: gatepass audit verify")
+	}
+	return Head{last.note, last.size}, nil
+}
+
+func noHead() error {
+	return broker.Errorf(broker.CodeNotFound, "no checkpoint was signed yet").
+		WithHint("the daemon signs within seconds, unless the keychain is locked: see gatepass status")
 }

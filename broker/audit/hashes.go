@@ -90,6 +90,20 @@ func readHash(f *os.File, at int64) (h tlog.Hash, err error) {
 	return h, err
 }
 
+// storedHashes reads hashes as the file of them has them.
+func storedHashes(f *os.File) tlog.HashReader {
+	return tlog.HashReaderFunc(func(at []int64) ([]tlog.Hash, error) {
+		hashes := make([]tlog.Hash, len(at))
+		for i, at := range at {
+			var err error
+			if hashes[i], err = readHash(f, at); err != nil {
+				return nil, err
+			}
+		}
+		return hashes, nil
+	})
+}
+
 // A leafReader reads the leaves' hashes from a file of stored hashes in order.
 type leafReader struct {
 	r *bufio.Reader

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -99,20 +98,6 @@ func findEntry(ctx context.Context, dir string, seq int64) ([]byte, error) {
 		}
 	}
 	return nil, broker.Errorf(broker.CodeNotFound, "the log does not have so many entries")
-}
-
-// storedHashes reads hashes as the file of them has them.
-func storedHashes(f *os.File) tlog.HashReader {
-	return tlog.HashReaderFunc(func(at []int64) ([]tlog.Hash, error) {
-		hashes := make([]tlog.Hash, len(at))
-		for i, at := range at {
-			var err error
-			if hashes[i], err = readHash(f, at); err != nil {
-				return nil, err
-			}
-		}
-		return hashes, nil
-	})
 }
 
 // computedHashes computes hashes of the tree over the first size entries. Of
@@ -286,49 +271,4 @@ func parseProof(b []byte) (p proof, err error) {
 	}
 	p.checkpoint = c
 	return p, nil
-}
-
-// A Head is a checkpoint as it was signed.
-type Head struct {
-	Checkpoint []byte // C2SP tlog-checkpoint
-	Size       int64  // so many entries it covers
-}
-
-// NewestHead returns the newest checkpoint of the log in dir, which key must
-// have signed. It does not read the entries: [Verify] says whether they are
-// those that it covers.
-//
-// A log without one is a [broker.CodeNotFound].
-func NewestHead(dir, key string) (Head, error) {
-	verifier, err := note.NewVerifier(key)
-	if err != nil {
-		return Head{}, broker.Errorf(broker.CodeData, "the key to trust: %w", err)
-	}
-	f, size, err := openCheckpoints(dir)
-	if err != nil {
-		return Head{}, broker.Errorf(broker.CodeConfig, "read the checkpoints: %w", err)
-	}
-	if f == nil {
-		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-			return Head{}, broker.Errorf(broker.CodeNotFound, "read the audit log: %w", err)
-		}
-		return Head{}, noHead()
-	}
-	defer f.Close()
-	last, _, _, err := lastCheckpoint(f, size)
-	switch {
-	case err != nil:
-		return Head{}, broker.Errorf(broker.CodeData, "the newest checkpoint cannot be read: %w", err).WithHint("see: gatepass audit verify")
-	case last == nil:
-		return Head{}, noHead()
-	}
-	if err := last.check(verifier); err != nil {
-		return Head{}, broker.Errorf(broker.CodeData, "the newest checkpoint is not to be trusted: %w", err).WithHint("see: gatepass audit verify")
-	}
-	return Head{last.note, last.size}, nil
-}
-
-func noHead() error {
-	return broker.Errorf(broker.CodeNotFound, "no checkpoint was signed yet").
-		WithHint("the daemon signs within seconds, unless the keychain is locked: see gatepass status")
 }

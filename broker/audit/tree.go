@@ -70,6 +70,19 @@ func peakIndexes(n int64) []int64 {
 	return at
 }
 
+// continues reports whether the tree of size leaves with that root has, as
+// its first n leaves, those of the tree with root old.
+func continues(r tlog.HashReader, size int64, root tlog.Hash, n int64, old tlog.Hash) bool {
+	if n == 0 {
+		return old == (&tree{}).root()
+	}
+	if n > size {
+		return false
+	}
+	p, err := tlog.ProveTree(size, n, r)
+	return err == nil && tlog.CheckTree(p, size, root, n, old) == nil
+}
+
 // leafHash returns SHA-256(0x00 ‖ line). It writes over the byte before line:
 // buf[start-1] must be the caller's to lose.
 func leafHash(buf []byte, start, end int) tlog.Hash {
