@@ -153,12 +153,6 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-func dirOf(t testing.TB, im image) string {
-	dir := logDir(t)
-	im.write(t, dir)
-	return dir
-}
-
 // name is a key's as messages have it, without its hash.
 func name(key testKey) string {
 	name, _, _ := strings.Cut(key.verifier, "+")

@@ -53,10 +53,7 @@ func TestKeepFaults(t *testing.T) {
 func testKeepFault(t *testing.T, op, file string, how outcome, crash bool) {
 	dir, key := logDir(t), newKey(t)
 	opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 20 << 10, Keep: 100 * 24 * time.Hour}
-	l := open(t, opts)
-	fillTo(t, l, opts, 3)
-	time.Sleep(200 * 24 * time.Hour)
-	fillTo(t, l, opts, 4)
+	l := prunable(t, opts.Plain(), 3)
 	shut(t, l)
 	all := segments(t, dir)
 	kept := lineFrom(all, int64(bytes.Count(read(t, dir)["000001.jsonl"], []byte("\n"))))
@@ -122,10 +119,7 @@ func TestKeepCrashes(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			dir, key := logDir(t), newKey(t)
 			opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 20 << 10, Keep: 100 * 24 * time.Hour}
-			l := open(t, opts)
-			fillTo(t, l, opts, 3)
-			time.Sleep(200 * 24 * time.Hour)
-			fillTo(t, l, opts, 4)
+			l := prunable(t, opts.Plain(), 3)
 			shut(t, l)
 			fsys, n := &faultFS{}, 0
 			fsys.set(func(op, name string) outcome {
@@ -176,10 +170,7 @@ func TestPruneWithoutRoomToCompress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir, key := logDir(t), newKey(t)
 		opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 20 << 10, Keep: 100 * 24 * time.Hour}
-		l := open(t, opts)
-		fillTo(t, l, opts, 3)
-		time.Sleep(200 * 24 * time.Hour)
-		fillTo(t, l, opts, 4)
+		l := prunable(t, opts.Plain(), 3)
 		shut(t, l)
 		fsys := &faultFS{}
 		fsys.set(func(op, name string) outcome {
@@ -225,10 +216,7 @@ func TestPruneEmptyFirst(t *testing.T) {
 		put(t, l, 1, true)
 		fsys.set(nil)
 		shut(t, l)
-		l = open(t, opts)
-		fillTo(t, l, opts, 4)
-		time.Sleep(200 * 24 * time.Hour)
-		fillTo(t, l, opts, 5)
+		l = prunable(t, opts.Plain(), 4)
 		shut(t, l)
 		if im := read(t, dir); len(im["000001.jsonl"]) > 0 || len(im["000002.jsonl"]) == 0 {
 			t.Fatal("the first segment is not empty")

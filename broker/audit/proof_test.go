@@ -187,8 +187,7 @@ func TestProveRefuses(t *testing.T) {
 func aProof(t testing.TB) (proof []byte, key testKey) {
 	t.Helper()
 	im, key := signedLog(t, 1, 11)
-	dir := logDir(t)
-	im.write(t, dir)
+	dir := dirOf(t, im)
 	proof, err := audit.Prove(t.Context(), dir, key.verifier, 6)
 	if err != nil {
 		t.Fatal(err)
@@ -241,8 +240,7 @@ func TestProofRefuses(t *testing.T) {
 	}
 	// A stranger's log of the same entries.
 	im, stranger := signedLog(t, 1, 11)
-	dir := logDir(t)
-	im.write(t, dir)
+	dir := dirOf(t, im)
 	theirs, err := audit.Prove(t.Context(), dir, stranger.verifier, 6)
 	if err != nil {
 		t.Fatal(err)
@@ -347,8 +345,7 @@ func FuzzCheckProof(f *testing.F) {
 // kept.
 func TestContinues(t *testing.T) {
 	im, _ := signedLog(t, 1, 21)
-	dir := logDir(t)
-	im.write(t, dir)
+	dir := dirOf(t, im)
 	if err := audit.CheckContinues(filepath.Join(dir, "hashes"), 21); err != nil {
 		t.Error(err)
 	}

@@ -45,6 +45,14 @@ func (im image) write(t testing.TB, dir string) {
 	}
 }
 
+// dirOf is a directory that holds im.
+func dirOf(t testing.TB, im image) string {
+	t.Helper()
+	dir := logDir(t)
+	im.write(t, dir)
+	return dir
+}
+
 // with returns im with one file replaced; nil removes it.
 func (im image) with(name string, b []byte) image {
 	im = maps.Clone(im)
