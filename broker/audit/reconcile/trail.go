@@ -248,8 +248,13 @@ func (r *recordReader) Read(p []byte) (int, error) {
 	if r.left <= 0 {
 		return 0, errLong
 	}
-	n, err := r.in.Read(p[:min(len(p), r.left)])
+	// As much as there is room for: the decoder looks at all the white space
+	// that it has before each reading.
+	n, err := io.ReadFull(r.in, p[:min(len(p), r.left)])
 	r.left -= n
+	if n > 0 { // the error comes again
+		err = nil
+	}
 	return n, err
 }
 

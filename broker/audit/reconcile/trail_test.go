@@ -85,9 +85,9 @@ func TestHostileFiles(t *testing.T) {
 		{"an STS call of another shape", []byte(`{"Records":[` + strings.Replace(one, `"s3.amazonaws.com"`, `"sts.amazonaws.com","requestParameters":[1]`, 1) + `]}`), "no CloudTrail event of sts:GetObject", 0},
 		{"a looked-up event without its record", []byte(`{"Events":[{"EventId":"1"}]}`), "CloudTrailEvent", 0},
 		{"a record without end", []byte(long), "longer than 4 MiB", 0},
-		{"a bomb", gzipped(t, `{"Records":[`+one+`,{"x":"`+strings.Repeat("0", 64<<20)+`"}]}`), "longer than 4 MiB", 1},
-		{"a bomb before the records", gzipped(t, `{"x":"`+strings.Repeat("0", 64<<20)+`"}`), "longer than 4 MiB", 0},
-		{"a bomb of spaces", gzipped(t, `{"Records":[`+strings.Repeat(" ", 64<<20)+`]}`), "longer than 4 MiB", 0},
+		{"a bomb", gzipped(t, `{"Records":[`+one+`,{"x":"`+strings.Repeat("0", 16<<20)+`"}]}`), "longer than 4 MiB", 1},
+		{"a bomb before the records", gzipped(t, `{"x":"`+strings.Repeat("0", 16<<20)+`"}`), "longer than 4 MiB", 0},
+		{"a bomb of spaces", gzipped(t, `{"Records":[`+strings.Repeat(" ", 16<<20)+`]}`), "longer than 4 MiB", 0},
 		{"a deep record", []byte(`{"Records":[{"x":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}]}`), "depth", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
