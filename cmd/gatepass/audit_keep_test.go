@@ -72,6 +72,7 @@ func (r *realm) until(t *testing.T, what string, cond func() bool) {
 // than it is told to keep; it is killed on the way, and what the client reads
 // is the log.
 func TestKeepInTheDaemon(t *testing.T) {
+	t.Parallel()
 	r := newRealm(t)
 	if out, err := r.command("gatepass", "daemon", "stop").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

@@ -237,6 +237,7 @@ func TestTokenOfALease(t *testing.T) {
 // An SDK that has a session goes on when the daemon is killed under it, and gets
 // the next one from the daemon that comes after.
 func TestSDKOutlivesTheDaemon(t *testing.T) {
+	t.Parallel()
 	if ok, err := condition("real:boto3"); err != nil {
 		t.Fatal(err)
 	} else if !ok {

@@ -110,6 +110,7 @@ func inLease(t *testing.T) (h *home, gatepass string, refused func() int) {
 // finds the lease's session; every other profile leads to the refusal; and
 // nothing outside is found.
 func TestExecInRealClients(t *testing.T) {
+	t.Parallel()
 	h, gatepass, refused := inLease(t)
 	bin := filepath.Dir(gatepass)
 	scripts := t.TempDir()

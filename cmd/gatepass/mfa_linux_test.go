@@ -142,6 +142,7 @@ func TestMFACancelledOnATerminal(t *testing.T) {
 // A client that is stopped while it asks is passed over, and is served from
 // the other's answer once it goes on.
 func TestMFAStoppedPrompter(t *testing.T) {
+	t.Parallel()
 	r := newMFARealm(t)
 	stopped := r.onTerminal(t, "credential-process", "deploy")
 	stopped.expect("alice: ")

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -38,7 +37,8 @@ func (s *strike) see(c ststest.Call) {
 // Whenever the daemon is killed, a key that works is stored, the next call
 // goes on, and one key is left at AWS: the stored one.
 func TestKilledRotationGoesOn(t *testing.T) {
-	var all sync.WaitGroup // not t.Parallel: they wait for new keys, and not for the machine
+	t.Parallel()
+	var all sync.WaitGroup // all at once: they wait for new keys, and not for the machine
 	defer all.Wait()
 	for name, s := range map[string]*strike{
 		"looking":              {action: "ListAccessKeys"},
@@ -119,6 +119,7 @@ func (r *realm) rotateOnTerminal(t *testing.T, flags ...string) *pty {
 // A person sees what goes on and what came of it, and gives the code that the
 // user's policy wants.
 func TestRotateOnATerminal(t *testing.T) {
+	t.Parallel()
 	config := ststest.Example()
 	config.Accounts[0].Users[0].RequiresMFA = []string{"iam:*"} // alice
 	r := newRealmOf(t, config)
@@ -135,12 +136,18 @@ func TestRotateOnATerminal(t *testing.T) {
 
 // ^C in the middle leaves a rotation that goes on with the same new key.
 func TestRotateEndedByHand(t *testing.T) {
-	r := newRealm(t)
+	t.Parallel()
+	config := ststest.Example()
+	made := make(chan struct{}, 1)
+	config.Log = func(c ststest.Call) {
+		if c.Action == "CreateAccessKey" {
+			made <- struct{}{}
+		}
+	}
+	r := newRealmOf(t, config)
 	p := r.rotateOnTerminal(t)
 	p.expect("seconds, at most 2 min")
-	for r.aws.Count("CreateAccessKey") == 0 {
-		runtime.Gosched()
-	}
+	<-made
 	p.enter("\x03")
 	if s := p.waitFor(0); !s.Signaled() || s.Signal() != syscall.SIGINT {
 		t.Fatalf("^C: %v", s)

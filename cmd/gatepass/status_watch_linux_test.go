@@ -96,6 +96,7 @@ func TestWatchLeavesTheTerminalAsItWas(t *testing.T) {
 // A page is drawn over the one before it, all at once: nothing is cleared in
 // between. It follows the daemon, its absence and the terminal's size.
 func TestWatchRedraws(t *testing.T) {
+	t.Parallel()
 	st := liveStatus()
 	h, p := watching(t, st)
 	p.expect(endFrame)
