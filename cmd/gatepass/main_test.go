@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,6 +34,10 @@ func TestMain(m *testing.M) {
 		return
 	}
 	time.Local = time.UTC // what is shown as local time is compared
+	flag.Parse()
+	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
+		p.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0))) // they wait, for the most part
+	}
 	status := m.Run()
 	if builtPrograms != "" {
 		os.RemoveAll(builtPrograms)
