@@ -1,11 +1,6 @@
 package audit
 
-import (
-	"sync/atomic"
-	"time"
-
-	"gatepass/broker"
-)
+import "time"
 
 // alarmRest is the least time between two calls of Alarm, so that a disk which
 // comes and goes does not fill a screen.
@@ -14,26 +9,19 @@ const alarmRest = 10 * time.Second
 // alarming tells somebody when entries cannot be written, and when they can
 // again.
 type alarming struct {
-	why  atomic.Pointer[broker.Error] // of the last Append, nil when it went well
-	wake chan struct{}                // one place
+	wake chan struct{} // one place
 	done chan struct{}
 }
 
-// note takes what Append returned. It is on the way of every entry.
-func (a *alarming) note(err error) {
-	if err == nil && a.why.Load() == nil {
+// failLocked takes why entries cannot be written, nil when they can.
+func (l *Log) failLocked(why error) {
+	news := (why != nil) != (l.failure != nil)
+	l.failure = why
+	if !news {
 		return
 	}
-	var why *broker.Error
-	if err != nil {
-		if broker.CodeOf(err) != broker.CodeLogUnwritable {
-			return // its caller went away
-		}
-		why = broker.AsError(err)
-	}
-	a.why.Store(why)
 	select {
-	case a.wake <- struct{}{}:
+	case l.alarm.wake <- struct{}{}:
 	default:
 	}
 }
@@ -53,16 +41,14 @@ func (l *Log) startAlarm() {
 			case <-l.ctx.Done():
 				return
 			}
-			why := l.alarm.why.Load()
+			l.mu.Lock()
+			why := l.failure
+			l.mu.Unlock()
 			if (why != nil) == told {
 				continue
 			}
 			told = why != nil
-			if told {
-				l.opts.Alarm(l.ctx, why)
-			} else {
-				l.opts.Alarm(l.ctx, nil)
-			}
+			l.opts.Alarm(l.ctx, why)
 			if rest(l.ctx, alarmRest) != nil {
 				return
 			}

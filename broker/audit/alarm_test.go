@@ -75,6 +75,22 @@ func TestAlarm(t *testing.T) {
 		expect("coming and going", "no space left", "well", "no space left")
 		fsys.set(nil)
 		put(t, l, 1, true)
+		time.Sleep(time.Minute)
+		expect("well", "no space left", "well", "no space left", "well")
+		// What could not be synced is written again without anybody asking.
+		fsys.set(func(op, name string) outcome {
+			if op == "sync" || op == "create" {
+				return fails
+			}
+			return fine
+		})
+		if err := l.Append(t.Context(), event(0), true); broker.CodeOf(err) != broker.CodeLogUnwritable {
+			t.Fatal(err)
+		}
+		expect("not synced", "no space left", "well", "no space left", "well", "no space left")
+		fsys.set(nil)
+		time.Sleep(time.Minute)
+		expect("healed", "no space left", "well", "no space left", "well", "no space left", "well")
 		shut(t, l)
 	})
 }

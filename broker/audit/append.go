@@ -35,9 +35,7 @@ func (l *Log) Append(ctx context.Context, e broker.Event, durable bool) error {
 	if e.Kind == broker.EventLogLinked || e.Kind == broker.EventLogPruned {
 		return broker.Errorf(broker.CodeInternal, "write the audit log: %s is the log's own event", e.Kind)
 	}
-	err := l.append(ctx, &e, durable)
-	l.alarm.note(err)
-	return err
+	return l.append(ctx, &e, durable)
 }
 
 func (l *Log) append(ctx context.Context, e *broker.Event, durable bool) error {
@@ -50,7 +48,7 @@ func (l *Log) append(ctx context.Context, e *broker.Event, durable bool) error {
 	l.mu.Lock()
 	if err := l.makeRoomLocked(ctx, len(x.b)); err != nil {
 		if ctx.Err() == nil {
-			l.failure = err
+			l.failLocked(err)
 		}
 		l.mu.Unlock()
 		l.events.Put(x)
@@ -168,7 +166,7 @@ func (l *Log) flushLocked() {
 	if err == nil {
 		l.seg.size += int64(len(lines))
 		b.written = len(b.lines)
-		l.failure = nil
+		l.failLocked(nil)
 	} else {
 		if wrote {
 			if terr := l.seg.f.Truncate(l.seg.size); terr != nil {
@@ -179,8 +177,8 @@ func (l *Log) flushLocked() {
 		}
 		b.lines = b.lines[:b.written]
 		l.next -= int64(len(l.unwritten))
-		l.failure = unwritable(l.dir, err)
-		err = l.failure
+		err = unwritable(l.dir, err)
+		l.failLocked(err)
 	}
 	l.writtenLocked(err)
 }

@@ -113,7 +113,7 @@ type Log struct {
 	full      bool          // a writer waits for a new segment, so all do
 	cuts      []cut         // what repairs could not take out of old segments yet
 	signed    int64         // how many entries the last checkpoint covers
-	failure   error         // of the last Append, nil when it went well
+	failure   error         // why entries cannot be written, nil when they can; see failLocked
 	refused   error         // why nothing is signed any more
 	closed    bool
 	timer     *time.Timer // wakes the syncer for lines that nobody waits for
@@ -138,7 +138,7 @@ type Log struct {
 	tree   tree        // over synced entries alone
 
 	anchor anchoring // has a lock of its own
-	alarm  alarming  // atomic
+	alarm  alarming  // mu guards what it is about
 
 	sign signing // the signer's own, and Close's after it
 	keep keeping // the keeper's own

@@ -151,7 +151,7 @@ func (l *Log) repair(b *batch, cause error) (lines []byte) {
 		l.batch.lines, l.batch.written = lines, len(lines)
 		lines = nil
 		err = unwritable(l.dir, err)
-		l.failure = err
+		l.failLocked(err)
 		l.log.Error("audit log cannot be written", "segment", segmentName(l.seg.num), "cause", cause, "err", err)
 		l.repairIn = min(max(2*l.repairIn, syncDelay), repairBackoff)
 		if len(l.batch.lines) > 0 && !l.closed {
@@ -160,7 +160,8 @@ func (l *Log) repair(b *batch, cause error) (lines []byte) {
 		}
 	} else {
 		l.log.Warn("audit log moved to a new segment", "segment", segmentName(l.seg.num), "cause", cause)
-		l.broken, l.full, l.failure = nil, false, nil
+		l.broken, l.full = nil, false
+		l.failLocked(nil)
 		l.repairIn = 0
 	}
 	l.writtenLocked(err) // moved or kept with the others
