@@ -3,7 +3,6 @@ package audit
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime"
 	"sync/atomic"
 
@@ -157,11 +156,7 @@ func (l *Log) flushLocked() {
 	err := l.seg.f.InPlace()
 	if err == nil {
 		wrote = true
-		var n int
-		n, err = l.seg.f.WriteAt(lines, l.seg.size)
-		if err == nil && n < len(lines) {
-			err = fmt.Errorf("%d of %d bytes were written", n, len(lines))
-		}
+		err = writeAt(l.seg.f, lines, l.seg.size)
 	}
 	if err == nil {
 		l.seg.size += int64(len(lines))

@@ -3,7 +3,6 @@ package audit
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 )
@@ -66,6 +65,16 @@ func (f osFile) InPlace() error {
 
 var errNotInPlace = errors.New("was moved or removed")
 
+// writeAt writes all of p at off, or says that it did not: a short write is an
+// error, whatever made it.
+func writeAt(f file, p []byte, off int64) error {
+	n, err := f.WriteAt(p, off)
+	if err == nil && n < len(p) {
+		err = fmt.Errorf("%d of %d bytes were written", n, len(p))
+	}
+	return err
+}
+
 // writeFile replaces dir/name by data, so that after a crash it holds the old
 // bytes or the new ones: temporary file, fsync, rename, fsync of the
 // directory.
@@ -75,10 +84,7 @@ func writeFile(fsys fileSystem, dir, name string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	n, err := f.WriteAt(data, 0)
-	if err == nil && n < len(data) {
-		err = io.ErrShortWrite
-	}
+	err = writeAt(f, data, 0)
 	if err == nil {
 		err = f.Sync()
 	}

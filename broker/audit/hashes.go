@@ -52,7 +52,7 @@ func (h *hashFile) flush() (err error) {
 		err = h.open(h.fs, filepath.Dir(h.name), h.size)
 	}
 	if err == nil {
-		_, err = h.f.WriteAt(h.pending, h.size)
+		err = writeAt(h.f, h.pending, h.size)
 	}
 	if err != nil {
 		if len(h.pending) > maxPendingHashes {

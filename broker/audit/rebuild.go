@@ -30,7 +30,7 @@ func (r *recovery) rebuild(ctx context.Context, signed int64) error {
 	r.tree = r.pruned.clone()
 	var pending []byte
 	flush := func() error {
-		_, err := out.WriteAt(pending, off)
+		err := writeAt(out, pending, off)
 		off += int64(len(pending))
 		pending = pending[:0]
 		return err
@@ -100,7 +100,7 @@ func (r *recovery) copyHashes(out file) (int64, error) {
 				if _, err := old.ReadAt(buf, off); err != nil {
 					return 0, err
 				}
-				if _, err := out.WriteAt(buf, off); err != nil {
+				if err := writeAt(out, buf, off); err != nil {
 					return 0, err
 				}
 			}
@@ -112,7 +112,7 @@ func (r *recovery) copyHashes(out file) (int64, error) {
 	}
 	r.log.Warn("audit log's hashes of removed entries are lost", "entries", r.pruned.n)
 	for i, at := range peakIndexes(r.pruned.n) {
-		if _, err := out.WriteAt(r.pruned.peaks[i][:], at*tlog.HashSize); err != nil {
+		if err := writeAt(out, r.pruned.peaks[i][:], at*tlog.HashSize); err != nil {
 			return 0, err
 		}
 	}

@@ -264,12 +264,11 @@ func newFrameWriter(f file) (*frameWriter, error) {
 }
 
 func (w *frameWriter) write(b []byte) error {
-	n, err := w.f.WriteAt(b, w.off)
-	if err == nil && n < len(b) {
-		err = io.ErrShortWrite
+	if err := writeAt(w.f, b, w.off); err != nil {
+		return err
 	}
-	w.off += int64(n)
-	return err
+	w.off += int64(len(b))
+	return nil
 }
 
 // frame writes lines, at most maxFrame bytes, as one frame.

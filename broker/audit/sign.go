@@ -3,7 +3,6 @@ package audit
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -200,10 +199,7 @@ func (l *Log) writeCheckpoint(msg []byte) error {
 		s.f = f
 	}
 	data := append(append(append([]byte(nil), s.lead...), msg...), '\n')
-	n, err := s.f.WriteAt(data, s.off)
-	if err == nil && n < len(data) {
-		err = errors.New("short write")
-	}
+	err = writeAt(s.f, data, s.off)
 	if err == nil {
 		err = s.f.Sync()
 	}

@@ -179,10 +179,7 @@ func (l *Log) moveLocked(lines []byte) error {
 	if err != nil {
 		return err
 	}
-	n, err := f.WriteAt(lines, 0)
-	if err == nil && n < len(lines) {
-		err = errors.New("short write")
-	}
+	err = writeAt(f, lines, 0)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -193,7 +190,7 @@ func (l *Log) moveLocked(lines []byte) error {
 	}
 	// From here on the lines are on disk, and the new segment is the log's.
 	old.f.Close()
-	l.seg = segment{num: old.num + 1, f: f, size: int64(n), synced: int64(n)}
+	l.seg = segment{num: old.num + 1, f: f, size: int64(len(lines)), synced: int64(len(lines))}
 	l.cuts = append(l.cuts, cut{old.num, old.synced})
 	return nil
 }
