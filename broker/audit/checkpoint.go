@@ -281,7 +281,9 @@ type Head struct {
 // have signed. It does not read the entries: [Verify] says whether they are
 // those that it covers.
 //
-// A log without one is a [broker.CodeNotFound].
+// A log that is not there, or has none, is a [broker.CodeNotFound], one that
+// may not be read a [broker.CodeConfig], and a checkpoint that key has not
+// signed, or no key, a [broker.CodeData].
 func NewestHead(dir, key string) (Head, error) {
 	verifier, err := note.NewVerifier(key)
 	if err != nil {

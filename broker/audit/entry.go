@@ -20,7 +20,8 @@ type Entry struct {
 }
 
 // ParseEntry decodes a line of the log, given without its newline. Fields
-// that this version does not know are skipped.
+// that this version does not know are skipped. An error says what makes it no
+// entry.
 func ParseEntry(line []byte) (Entry, error) {
 	h, err := checkBytes(line)
 	if err != nil {

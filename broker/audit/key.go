@@ -71,7 +71,8 @@ func validName(name string) bool {
 }
 
 // ReadPinnedKey returns the verifier key that file pins. A missing file is
-// [broker.CodeNotFound], one that holds something else [broker.CodeData].
+// [broker.CodeNotFound], one that cannot be read [broker.CodeConfig], and one that
+// holds something else [broker.CodeData].
 func ReadPinnedKey(file string) (string, error) {
 	b, err := os.ReadFile(file)
 	switch {
@@ -100,7 +101,9 @@ func ReadKey(s string) (string, error) {
 }
 
 // WritePinnedKey pins the verifier key in file (0600), unless another one is
-// pinned there already: that is replaced only when told so.
+// pinned there already: that is replaced only when told so, and else, as is what
+// makes no key, a [broker.CodeData]. A file that cannot be written is a
+// [broker.CodeConfig].
 func WritePinnedKey(file, vkey string, replace bool) error {
 	if _, err := note.NewVerifier(vkey); err != nil {
 		return broker.Errorf(broker.CodeData, "pin the audit log's key: %w", err)

@@ -48,9 +48,11 @@ type Options struct {
 	// was not sent, by one goroutine; while it fails, again, less and less
 	// often. ctx is done once Close is called. Nil sends nothing.
 	Anchor func(ctx context.Context, checkpoint []byte) error
+
 	// Alarm is called when entries can no longer be written, with why, and
 	// with nil when they can again. Both are found out by writing one. It is
-	// called by one goroutine, and ctx is done once Close is called.
+	// called by one goroutine, and ctx is done once Close is called. Nil tells
+	// nobody.
 	Alarm func(ctx context.Context, why error)
 
 	// Keep is how long entries are kept. Segments go when all that is in them
@@ -89,7 +91,9 @@ const (
 // and one fdatasync for all who wait), begins segments, and repairs after a
 // failure. What it has synced, a second goroutine adds to the tree, whose head
 // a third, the signer, signs. A fourth, the keeper, compresses and removes old
-// segments, of which the others know nothing.
+// segments, of which the others know nothing. A fifth sends away what was
+// signed, and a sixth tells whether entries can be written: what these two call
+// may take its time.
 type Log struct {
 	dir    string
 	opts   Options
@@ -165,7 +169,8 @@ type cut struct {
 // Open opens the log in opts.Dir for writing, or begins one. It reads what no
 // checkpoint covers, cuts a torn last line and records that it did.
 //
-// It returns *[ErrLocked] when a daemon has the log; [broker.CodeData] when
+// It returns *[ErrLocked] when a daemon has the log; [broker.CodeConfig] when
+// opts make no sense or others may enter the directory; [broker.CodeData] when
 // entries that a checkpoint covers are missing or changed, which it never
 // repairs; [broker.CodeLogUnwritable] when the disk does not let it write.
 func Open(ctx context.Context, opts Options) (*Log, error) {
@@ -277,7 +282,7 @@ func unwritable(dir string, err error) error {
 }
 
 // Status tells how many entries the log holds and how many of them are
-// signed, and why the last Append failed, if it did.
+// signed, and why none can be written now, else why none is signed any more.
 func (l *Log) Status() broker.LogStatus {
 	l.anchor.mu.Lock()
 	anchored := l.anchor.status

@@ -60,7 +60,7 @@ type Line struct {
 	entry *Entry // where it is decoded already
 }
 
-// Entry decodes the line.
+// Entry decodes the line; its error is that of [ParseEntry].
 func (l Line) Entry() (Entry, error) {
 	if l.entry != nil {
 		return *l.entry, nil

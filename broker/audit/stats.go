@@ -55,7 +55,8 @@ func Months(days []Count) (all []Count) {
 }
 
 // FindStats counts the entries of the log in dir that q selects. Days are
-// those of where.
+// those of where. Lines that are no entries are counted and no error; its errors
+// are those of [Entries].
 func FindStats(ctx context.Context, dir string, q Query, where *time.Location) (Stats, error) {
 	var s Stats
 	days, profiles, programs := counts{}, counts{}, counts{}

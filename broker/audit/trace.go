@@ -22,8 +22,8 @@ type Trace struct {
 // FindTrace finds what id names in the log in dir, and tells its story: a
 // long-term key by its access key id; a session by its id, its access key id or
 // its name at AWS, which several may bear; or a lease. Where it names nothing
-// the error is [broker.CodeNotFound]. It reads the whole log, and decodes what
-// belongs to the story.
+// the error is [broker.CodeNotFound]; others are those of [Entries]. It reads the
+// whole log, and decodes what belongs to the story.
 func FindTrace(ctx context.Context, dir, id string) (Trace, error) {
 	quoted, cut := appendString(nil, id, maxString)
 	if cut || id == "" {
@@ -82,7 +82,8 @@ func nothingNamed(id string) error {
 }
 
 // TraceOf tells what the log in dir has of the session and the lease that e is
-// about: nothing for an entry that is about neither.
+// about: nothing for an entry that is about neither. Its errors are those of
+// [FindTrace].
 func TraceOf(ctx context.Context, dir string, e *Entry) (Trace, error) {
 	if e.Session != nil && e.Session.ID != "" {
 		return FindTrace(ctx, dir, e.Session.ID)

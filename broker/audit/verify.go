@@ -75,7 +75,10 @@ func (p *Problem) String() string {
 // memory, however long the log is.
 //
 // A log that does not verify is a [broker.CodeData] that names the first
-// problem, which is also in the report.
+// problem, which is also in the report. Without a problem in the report, a
+// [broker.CodeData] is about the key or the file to hold it against; a log or a
+// file that is not there is a [broker.CodeNotFound], and one that cannot be read
+// a [broker.CodeConfig].
 func Verify(ctx context.Context, opts VerifyOptions) (Report, error) {
 	key, err := note.NewVerifier(opts.Key)
 	if err != nil {

@@ -40,7 +40,8 @@ import (
 const Version = "1.8.0"
 
 // Marshal returns the event, as JSON, that stands for an entry in the log of
-// the machine host.
+// the machine host, "localhost" where that is not known. An error is that of a
+// line which is no entry.
 func Marshal(line audit.Line, host string) ([]byte, error) {
 	e, err := line.Entry()
 	if err != nil {
