@@ -70,7 +70,7 @@ func readAgainst(file string, key note.Verifier) ([]kept, error) {
 		if err != nil {
 			err = errCheckpoint // cut short, it is none either
 		} else {
-			k, err = keep(c, key)
+			k, err = keptOf(c, key)
 		}
 		if err != nil {
 			return nil, broker.Errorf(broker.CodeData, "%s line %d: %w", file, line, err)
@@ -105,9 +105,9 @@ func noteEnd(b []byte) int {
 	return len(b)
 }
 
-// keep takes of a checkpoint what the entries are held against. Of a key that
+// keptOf takes of a checkpoint what the entries are held against. Of a key that
 // is not the one to trust the signature cannot be checked.
-func keep(c checkpoint, key note.Verifier) (kept, error) {
+func keptOf(c checkpoint, key note.Verifier) (kept, error) {
 	k := kept{size: c.size, root: c.root, signer: c.signer()}
 	if c.signedBy(keyID{key.Name(), key.KeyHash()}) {
 		k.signer = keyID{key.Name(), key.KeyHash()}

@@ -140,15 +140,3 @@ func (p *pace) at(ctx context.Context, off int64) error {
 	p.next, p.since = off+maxFrame, time.Now()
 	return nil
 }
-
-// rest waits for d, or until ctx ends.
-func rest(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}

@@ -94,6 +94,16 @@ func parseHead(line []byte) (h lineHead, err error) {
 	return h, nil
 }
 
+// parseTime reads the time that a line bears, zero where it has none.
+func parseTime(line []byte) time.Time {
+	h, err := parseHead(line)
+	if err != nil {
+		return time.Time{}
+	}
+	t, _ := time.Parse(timeFormat, string(h.time))
+	return t
+}
+
 // checkLine holds a line against the format as far as every later version
 // keeps it: its length, its head, JSON, and no byte that a terminal obeys.
 func checkLine(line []byte) (lineHead, error) {

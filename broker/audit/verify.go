@@ -267,7 +267,7 @@ func (v *verifier) readAnchored() error {
 	}
 	var k kept
 	if err == nil {
-		k, err = keep(*c, v.key)
+		k, err = keptOf(*c, v.key)
 	}
 	if err != nil {
 		return &found{Problem{Seq: -1, File: anchoredName, What: err.Error()}}
@@ -366,16 +366,6 @@ func (v *verifier) run(ctx context.Context, chunks <-chan *chunk) error {
 		return &found{Problem{Seq: -1, File: prunedName, What: fmt.Sprintf("the entries before %d are not there, and no signed entry says that they were removed", v.pruned.n)}}
 	}
 	return v.checkKept()
-}
-
-// parseTime reads the time of a line whose head is well-formed.
-func parseTime(line []byte) time.Time {
-	h, err := parseHead(line)
-	if err != nil {
-		return time.Time{}
-	}
-	t, _ := time.Parse(timeFormat, string(h.time))
-	return t
 }
 
 // nextCheckpoint takes the next checkpoint from the file; those that cover no
