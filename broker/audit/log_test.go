@@ -170,3 +170,38 @@ func TestConcurrent(t *testing.T) {
 		t.Errorf("reopened: %+v", s)
 	}
 }
+
+func TestRefuseDirectory(t *testing.T) {
+	dir := logDir(t)
+	os.Mkdir(dir, 0o700)
+	os.Chmod(dir, 0o750)
+	_, err := audit.Open(t.Context(), audit.Options{Dir: dir})
+	if broker.CodeOf(err) != broker.CodeConfig || !strings.Contains(err.Error(), "0750") {
+		t.Errorf("a directory that others can enter: %v", err)
+	}
+	if _, err := audit.Open(t.Context(), audit.Options{Dir: "audit"}); broker.CodeOf(err) != broker.CodeConfig {
+		t.Errorf("a relative directory: %v", err)
+	}
+	if _, err := audit.Open(t.Context(), audit.Options{Dir: dir, Command: "all"}); broker.CodeOf(err) != broker.CodeConfig {
+		t.Errorf("an unknown command mode: %v", err)
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	os.WriteFile(file, nil, 0o600)
+	if _, err := audit.Open(t.Context(), audit.Options{Dir: file}); broker.CodeOf(err) != broker.CodeLogUnwritable {
+		t.Errorf("a file: %v", err)
+	}
+	// Files are for their owner alone, too.
+	dir = logDir(t)
+	l := open(t, audit.Options{Dir: dir, Signer: newKey(t).Signer})
+	put(t, l, 1, true)
+	shut(t, l)
+	names, _ := os.ReadDir(dir)
+	for _, n := range names {
+		if info, err := n.Info(); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", n.Name(), info.Mode(), err)
+		}
+	}
+	if len(names) != 4 {
+		t.Errorf("the directory holds %v", names)
+	}
+}

@@ -2,14 +2,9 @@ package audit_test
 
 import (
 	"bytes"
-	"context"
-	"errors"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"gatepass/broker"
 	"gatepass/broker/audit"
@@ -129,107 +124,4 @@ func TestRecover(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestRefuseDirectory(t *testing.T) {
-	dir := logDir(t)
-	os.Mkdir(dir, 0o700)
-	os.Chmod(dir, 0o750)
-	_, err := audit.Open(t.Context(), audit.Options{Dir: dir})
-	if broker.CodeOf(err) != broker.CodeConfig || !strings.Contains(err.Error(), "0750") {
-		t.Errorf("a directory that others can enter: %v", err)
-	}
-	if _, err := audit.Open(t.Context(), audit.Options{Dir: "audit"}); broker.CodeOf(err) != broker.CodeConfig {
-		t.Errorf("a relative directory: %v", err)
-	}
-	if _, err := audit.Open(t.Context(), audit.Options{Dir: dir, Command: "all"}); broker.CodeOf(err) != broker.CodeConfig {
-		t.Errorf("an unknown command mode: %v", err)
-	}
-	file := filepath.Join(t.TempDir(), "file")
-	os.WriteFile(file, nil, 0o600)
-	if _, err := audit.Open(t.Context(), audit.Options{Dir: file}); broker.CodeOf(err) != broker.CodeLogUnwritable {
-		t.Errorf("a file: %v", err)
-	}
-	// Files are for their owner alone, too.
-	dir = logDir(t)
-	l := open(t, audit.Options{Dir: dir, Signer: newKey(t).Signer})
-	put(t, l, 1, true)
-	shut(t, l)
-	names, _ := os.ReadDir(dir)
-	for _, n := range names {
-		if info, err := n.Info(); err != nil || info.Mode().Perm() != 0o600 {
-			t.Errorf("%s: %v, %v", n.Name(), info.Mode(), err)
-		}
-	}
-	if len(names) != 4 {
-		t.Errorf("the directory holds %v", names)
-	}
-}
-
-func TestLock(t *testing.T) {
-	dir := logDir(t)
-	if _, held, err := audit.LockHolder(dir); held || err != nil {
-		t.Errorf("no log: %v, %v", held, err)
-	}
-	l := open(t, audit.Options{Dir: dir, Socket: "/run/user/1000/gatepass/gatepass.sock"})
-	if s, held, err := audit.LockHolder(dir); s.Socket != "/run/user/1000/gatepass/gatepass.sock" || !held || err != nil {
-		t.Errorf("while it is held: %q, %v, %v", s, held, err)
-	}
-	_, err := audit.Open(t.Context(), audit.Options{Dir: dir, Socket: "/other"})
-	locked, ok := errors.AsType[*audit.ErrLocked](err)
-	if !ok || locked.Socket != "/run/user/1000/gatepass/gatepass.sock" {
-		t.Errorf("a second daemon: %v", err)
-	}
-	if s, held, _ := audit.LockHolder(dir); s.Socket != "/run/user/1000/gatepass/gatepass.sock" || !held {
-		t.Errorf("after a second daemon: %q, %v", s, held)
-	}
-	shut(t, l)
-	if _, held, err := audit.LockHolder(dir); held || err != nil {
-		t.Errorf("after Close: %v, %v", held, err)
-	}
-	// A hold is over when its holder has let go, though another at the same
-	// socket has it already, and not before.
-	l = open(t, audit.Options{Dir: dir, Socket: "/same"})
-	first, _, err := audit.LockHolder(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if err := audit.AwaitRelease(ended, dir, first); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("while it is held: %v", err)
-	}
-	shut(t, l)
-	l = open(t, audit.Options{Dir: dir, Socket: "/same"})
-	if err := audit.AwaitRelease(t.Context(), dir, first); err != nil {
-		t.Errorf("while another holds it: %v", err)
-	}
-	shut(t, l)
-	if err := audit.AwaitRelease(t.Context(), dir, first); err != nil {
-		t.Errorf("while nobody holds it: %v", err)
-	}
-	// Who looks does not keep a daemon out, nor do many who look at once.
-	stop := make(chan struct{})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				audit.LockHolder(dir)
-			}
-		}
-	}()
-	for range 20 {
-		l, err := audit.Open(t.Context(), audit.Options{Dir: dir})
-		if err != nil {
-			t.Error(err)
-			break
-		}
-		shut(t, l)
-	}
-	close(stop)
-	<-done
 }
