@@ -132,8 +132,8 @@ func TestCompressAgain(t *testing.T) {
 	}
 }
 
-// lineCount returns how many entries segment num of a log has, by the first
-// number in the next one.
+// lineCount returns how many entries segment num of a log has, which is
+// compressed.
 func lineCount(t testing.TB, dir string, num int) int64 {
 	t.Helper()
 	all, err := audit.ReadCompressed(filepath.Join(dir, fmt.Sprintf("%06d.jsonl.zst", num)))

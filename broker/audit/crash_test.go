@@ -112,17 +112,7 @@ func TestKill(t *testing.T) {
 	if err != nil || rep.Unsigned != 0 {
 		t.Errorf("%+v, %v", rep, err)
 	}
-	found := map[string]int{}
-	for line, err := range audit.Entries(t.Context(), dir, audit.Query{}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		e, err := line.Entry()
-		if err != nil {
-			t.Fatal(err)
-		}
-		found[e.Reason]++
-	}
+	found := reasons(t, dir)
 	for _, reason := range acked {
 		if found[reason] != 1 {
 			t.Errorf("%s was acknowledged and is there %d times", reason, found[reason])

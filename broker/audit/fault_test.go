@@ -1,7 +1,6 @@
 package audit_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -274,17 +273,7 @@ func testFault(t *testing.T, fault func(op, file string) outcome, crash bool) {
 	if err != nil || rep.Unsigned != 0 {
 		t.Fatalf("verify: %+v, %v\n%s", rep, err, segments(t, dir))
 	}
-	found := map[string]int{}
-	for line, err := range audit.Entries(context.Background(), dir, audit.Query{}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		e, err := line.Entry()
-		if err != nil {
-			t.Fatal(err)
-		}
-		found[e.Reason]++
-	}
+	found := reasons(t, dir)
 	for reason := range acked {
 		if found[reason] != 1 {
 			t.Errorf("%s was acknowledged and is there %d times", reason, found[reason])

@@ -104,6 +104,23 @@ func segments(t testing.TB, dir string) []byte {
 	return all
 }
 
+// reasons counts the entries that have each reason.
+func reasons(t testing.TB, dir string) map[string]int {
+	t.Helper()
+	found := map[string]int{}
+	for line, err := range audit.Entries(t.Context(), dir, audit.Query{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := line.Entry()
+		if err != nil {
+			t.Fatal(err)
+		}
+		found[e.Reason]++
+	}
+	return found
+}
+
 func TestAppend(t *testing.T) {
 	dir, key := logDir(t), newKey(t)
 	l := open(t, audit.Options{Dir: dir, Signer: key.Signer})

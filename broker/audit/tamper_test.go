@@ -62,8 +62,8 @@ func (im image) with(name string, b []byte) image {
 	return im
 }
 
-// signedLog is a closed log of three segments, n entries and a checkpoint
-// after each run of the daemon.
+// signedLog is a closed log in segments of 6 KiB, to which each of so many runs
+// of the daemon has added entries and a checkpoint.
 func signedLog(t testing.TB, runs, each int) (im image, key testKey) {
 	t.Helper()
 	dir, key := logDir(t), newKey(t)
