@@ -2,7 +2,22 @@ package forward
 
 import (
 	"gatepass/broker"
+	"gatepass/broker/audit"
 )
+
+// A record is an entry on its way.
+type record struct {
+	raw   []byte // as it stands in the log
+	entry audit.Entry
+	gap   gap
+}
+
+// A gap is what could not be sent of the log before an entry.
+type gap struct {
+	removed int64 // entries that are not in the log any more
+	damaged int   // lines that are none
+	why     error // of the first
+}
 
 // A field is what a destination can search by.
 type field struct{ name, value string }
