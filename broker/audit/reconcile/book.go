@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -261,18 +260,6 @@ func processOf(e *audit.Entry) *Process {
 		p.Program, p.PID, p.Command, p.Via = e.Caller.Program, asker.PID, asker.Command, e.Caller.Via
 	}
 	return p
-}
-
-// String names the process to a person.
-func (p *Process) String() string {
-	name := p.Program
-	if name == "" {
-		name = "an unknown program"
-	}
-	if p.PID != 0 {
-		name += fmt.Sprintf(" (%d)", p.PID)
-	}
-	return name
 }
 
 // inLog returns between which times of the log's clock an event of the second
