@@ -1,9 +1,6 @@
 package audit_test
 
 import (
-	"io"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -70,27 +67,12 @@ func BenchmarkQuery(b *testing.B) {
 			for b.Loop() {
 				n = ask.ask(b)
 			}
-			read := readAll(b, log.Dir)
+			read, err := audittest.TimeRead(log.Dir)
+			if err != nil {
+				b.Fatal(err)
+			}
 			b.ReportMetric(float64(n), "found")
 			b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(read), "×read")
 		})
 	}
-}
-
-// readAll returns how long reading all segments takes.
-func readAll(b *testing.B, dir string) time.Duration {
-	names, err := filepath.Glob(filepath.Join(dir, "*.jsonl"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	start := time.Now()
-	for _, name := range names {
-		f, err := os.Open(name)
-		if err != nil {
-			b.Fatal(err)
-		}
-		io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{f}, make([]byte, 256<<10))
-		f.Close()
-	}
-	return time.Since(start)
 }

@@ -1,5 +1,6 @@
 // Package audittest writes audit logs for tests and benchmarks: the life of a
-// busy laptop, by the real log, so that they are signed and verify.
+// busy laptop, by the real log, so that they are signed and verify. It measures
+// what benchmarks of their readers need.
 package audittest
 
 import (

@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
-	"time"
 
+	"gatepass/broker/audit/audittest"
 	"gatepass/broker/audit/reconcile"
 )
 
@@ -35,24 +34,11 @@ func BenchmarkRun(b *testing.B) {
 	b.SetBytes(size)
 	var peak uint64
 	for b.Loop() {
-		stop := make(chan struct{})
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			var m runtime.MemStats
-			for {
-				select {
-				case <-stop:
-					return
-				case <-time.After(20 * time.Millisecond):
-					runtime.ReadMemStats(&m)
-					peak = max(peak, m.HeapInuse)
-				}
-			}
-		}()
-		sum, err := reconcile.Run(b.Context(), reconcile.Options{LogDir: w.dir, Files: []string{dir}}, func(reconcile.Finding) error { return nil })
-		close(stop)
-		<-done
+		var sum reconcile.Summary
+		var err error
+		peak = max(peak, audittest.PeakHeap(func() {
+			sum, err = reconcile.Run(b.Context(), reconcile.Options{LogDir: w.dir, Files: []string{dir}}, func(reconcile.Finding) error { return nil })
+		}))
 		if err != nil || sum.Unexplained != 0 || sum.Explained < perFile*files/10 {
 			b.Fatalf("%v, %+v", err, sum)
 		}
