@@ -1,6 +1,9 @@
 package main
 
 import (
+	"strconv"
+	"strings"
+
 	"github.com/urfave/cli/v2"
 
 	"gatepass/broker"
@@ -60,6 +63,20 @@ func trustedKey(ctx *cli.Context, paths broker.Paths) (string, error) {
 		return audit.ReadKey(ctx.String("key"))
 	}
 	return audit.ReadPinnedKey(paths.AuditKey)
+}
+
+// entryNumber is the argument of a command about one entry, with or without the
+// "#" that audit show and audit trace put before it.
+func entryNumber(ctx *cli.Context) (int64, error) {
+	arg, err := oneArgument(ctx, "the number of an entry")
+	if err != nil {
+		return 0, err
+	}
+	seq, err := strconv.ParseInt(strings.TrimPrefix(arg, "#"), 10, 64)
+	if err != nil || seq < 0 {
+		return 0, usageOf(ctx, "%q is not the number of an entry", arg)
+	}
+	return seq, nil
 }
 
 // paths are the user's places on disk.

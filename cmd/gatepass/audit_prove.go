@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strconv"
 
 	"github.com/urfave/cli/v2"
 
@@ -42,13 +41,9 @@ func auditProveCommand(c *client) *cli.Command {
 }
 
 func (c *client) auditProve(ctx *cli.Context) error {
-	arg, err := oneArgument(ctx, "the number of an entry")
+	seq, err := entryNumber(ctx)
 	if err != nil {
 		return err
-	}
-	seq, err := strconv.ParseInt(arg, 10, 64)
-	if err != nil || seq < 0 {
-		return usageOf(ctx, "%q is not the number of an entry", arg)
 	}
 	file, err := outputFile(ctx)
 	if err != nil {

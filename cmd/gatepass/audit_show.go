@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -39,13 +38,9 @@ func auditShowCommand(c *client) *cli.Command {
 }
 
 func (c *client) auditShow(ctx *cli.Context) error {
-	arg, err := oneArgument(ctx, "the number of an entry")
+	seq, err := entryNumber(ctx)
 	if err != nil {
 		return err
-	}
-	seq, err := strconv.ParseInt(strings.TrimPrefix(arg, "#"), 10, 64)
-	if err != nil || seq < 0 {
-		return usageOf(ctx, "%q is not the number of an entry", arg)
 	}
 	paths, err := c.paths()
 	if err != nil {
