@@ -79,6 +79,12 @@ func entryNumber(ctx *cli.Context) (int64, error) {
 	return seq, nil
 }
 
+// unreadable is the error of lines that are no entries.
+func unreadable(lines int64) error {
+	return broker.Errorf(broker.CodeData, "%s of the audit log cannot be read", count(lines, "line", "lines")).
+		WithHint("see: gatepass audit verify")
+}
+
 // paths are the user's places on disk.
 func (c *client) paths() (broker.Paths, error) {
 	home, err := c.home()

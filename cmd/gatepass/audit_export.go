@@ -122,8 +122,7 @@ func (c *client) auditExport(ctx *cli.Context) error {
 		return nil
 	})
 	if err == nil && bad > 0 {
-		err = broker.Errorf(broker.CodeData, "%s of the audit log cannot be read", count(bad, "line", "lines")).
-			WithHint("see: gatepass audit verify")
+		err = unreadable(bad)
 	}
 	return err
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"gatepass/broker"
 	"gatepass/broker/audit"
 )
 
@@ -68,12 +67,6 @@ func (c *client) auditStats(ctx *cli.Context) error {
 		err = unreadable(found.Unreadable)
 	}
 	return err
-}
-
-// unreadable is the error of lines that are no entries.
-func unreadable(lines int64) error {
-	return broker.Errorf(broker.CodeData, "%s of the audit log cannot be read", count(lines, "line", "lines")).
-		WithHint("see: gatepass audit verify")
 }
 
 const (

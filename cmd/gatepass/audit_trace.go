@@ -281,10 +281,3 @@ func (w *prose) key(k *audit.KeyStory) {
 	w.say(0, text+" The key itself never leaves gatepass: what AWS records of it, but for calls to STS and IAM by this broker, is somebody else's doing.")
 	w.say(0, "its entries: gatepass audit list --key "+k.Key.AccessKeyID)
 }
-
-func were(n int, one string) string {
-	if n == 1 {
-		return "1 " + one + " was"
-	}
-	return fmt.Sprintf("%d %ss were", n, one)
-}

@@ -206,6 +206,14 @@ func atAWS(s broker.EventSession) string {
 	return strings.Join(parts, ", ")
 }
 
+// were begins a sentence about so many.
+func were(n int, one string) string {
+	if n == 1 {
+		return "1 " + one + " was"
+	}
+	return fmt.Sprintf("%d %ss were", n, one)
+}
+
 // because is the end of a sentence that says why.
 func because(reason string) string {
 	if reason == "" {
