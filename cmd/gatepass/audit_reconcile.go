@@ -126,7 +126,7 @@ func (c *client) auditReconcile(ctx *cli.Context) error {
 		if sum, err = reconcile.Run(ctx.Context, opts, page.add); err == nil || len(sum.Incomplete) > 0 {
 			w := c.prose()
 			w.reconciliation(page, &sum, log.text)
-			if failed := c.paged(func(p *pager) error { _, err := p.Write(w.Bytes()); return err }); failed != nil {
+			if failed := c.show(w); failed != nil {
 				return failed
 			}
 		}

@@ -143,30 +143,18 @@ func (w *prose) groups(title string, all []*findings, paint func(string) string)
 	w.title(title)
 	w.day = ""
 	for _, g := range all {
-		if day := g.first.Local().Format("2006-01-02 Monday"); day != w.day {
-			w.day = day
-			w.WriteString(w.palette.dim(day) + "\n")
-		}
+		w.date(g.first)
 		w.group(g, paint)
 	}
 }
 
 func (w *prose) group(g *findings, paint func(string) string) {
 	const indent = len("15:04:05  ")
-	front := g.first.Local().Format("15:04:05") + "  "
 	head := callsText(g.calls)
 	if g.n > 1 && !g.last.Equal(g.first) {
 		head += ", until " + clock(g.last, g.first)
 	}
-	for i, line := range wrap(printable(head), w.width-indent) {
-		if i > 0 {
-			front = strings.Repeat(" ", indent)
-		}
-		if paint != nil {
-			line = paint(line)
-		}
-		w.WriteString(front + line + "\n")
-	}
+	w.painted(g.first.Local().Format("15:04:05")+"  ", head, paint)
 	why := g.Why
 	if !g.Explains {
 		why = string(g.Kind) + ": " + why

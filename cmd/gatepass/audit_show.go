@@ -77,10 +77,7 @@ func (c *client) auditShow(ctx *cli.Context) error {
 	w := c.prose()
 	w.entry(&entry, time.Now())
 	w.neighbours(&entry, &trace)
-	return c.paged(func(p *pager) error {
-		_, err := p.Write(w.Bytes())
-		return err
-	})
+	return c.show(w)
 }
 
 // noEntry says which numbers there are.

@@ -58,10 +58,7 @@ func (c *client) auditStats(ctx *cli.Context) error {
 	default:
 		w := c.prose()
 		w.stats(&found)
-		err = c.paged(func(p *pager) error {
-			_, err := p.Write(w.Bytes())
-			return err
-		})
+		err = c.show(w)
 	}
 	if err == nil && found.Unreadable > 0 {
 		err = unreadable(found.Unreadable)

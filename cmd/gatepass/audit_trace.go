@@ -60,10 +60,7 @@ func (c *client) auditTrace(ctx *cli.Context) error {
 	} else {
 		w := c.prose()
 		w.trace(&trace, time.Now())
-		err = c.paged(func(p *pager) error {
-			_, err := p.Write(w.Bytes())
-			return err
-		})
+		err = c.show(w)
 	}
 	if err == nil && trace.Unreadable > 0 {
 		err = unreadable(int64(trace.Unreadable))

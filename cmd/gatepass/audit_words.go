@@ -31,25 +31,43 @@ func (c *client) prose() *prose {
 	return &prose{width: min(width, 100), palette: c.palette()}
 }
 
+// show has the user read what was written, in a pager where it is long.
+func (c *client) show(w *prose) error {
+	return c.paged(func(p *pager) error {
+		_, err := p.Write(w.Bytes())
+		return err
+	})
+}
+
 // say writes a paragraph whose lines but the first are indented as far as it
 // is.
 func (w *prose) say(indent int, text string) { w.hang(strings.Repeat(" ", indent), text) }
 
 // hang writes a paragraph after what is in front of its first line.
-func (w *prose) hang(front, text string) {
+func (w *prose) hang(front, text string) { w.painted(front, text, nil) }
+
+// painted is hang in a colour; nil is none.
+func (w *prose) painted(front, text string, paint func(string) string) {
 	indent := len([]rune(front))
 	for i, line := range wrap(printable(text), w.width-indent) {
 		if i > 0 {
 			front = strings.Repeat(" ", indent)
+		}
+		if paint != nil {
+			line = paint(line)
 		}
 		w.WriteString(front + line + "\n")
 	}
 }
 
 // title writes a heading.
-func (w *prose) title(text string) {
-	for _, line := range wrap(printable(text), w.width) {
-		w.WriteString(w.palette.bold(line) + "\n")
+func (w *prose) title(text string) { w.painted("", text, w.palette.bold) }
+
+// date writes the heading of a day, unless it is the one before's.
+func (w *prose) date(at time.Time) {
+	if day := at.Local().Format("2006-01-02 Monday"); day != w.day {
+		w.day = day
+		w.WriteString(w.palette.dim(day) + "\n")
 	}
 }
 
@@ -79,26 +97,11 @@ func (w *prose) timeline(all []moment) {
 	}
 	w.day = ""
 	for _, m := range all {
-		local := m.at.Local()
-		if day := local.Format("2006-01-02 Monday"); day != w.day {
-			w.day = day
-			w.WriteString(w.palette.dim(day) + "\n")
-		}
-		front := fmt.Sprintf("%s  #%-*d  ", local.Format("15:04:05"), digits, m.seq)
-		indent := len(front)
-		for i, line := range wrap(printable(m.what), w.width-indent) {
-			if i > 0 {
-				front = strings.Repeat(" ", indent)
-			}
-			if m.paint != nil {
-				line = m.paint(line)
-			}
-			w.WriteString(front + line + "\n")
-		}
+		w.date(m.at)
+		front := fmt.Sprintf("%s  #%-*d  ", m.at.Local().Format("15:04:05"), digits, m.seq)
+		w.painted(front, m.what, m.paint)
 		for _, text := range m.more {
-			for _, line := range wrap(printable(text), w.width-indent) {
-				w.WriteString(strings.Repeat(" ", indent) + w.palette.dim(line) + "\n")
-			}
+			w.painted(strings.Repeat(" ", len(front)), text, w.palette.dim)
 		}
 	}
 }
