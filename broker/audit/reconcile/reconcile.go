@@ -64,6 +64,12 @@ type Summary struct {
 // bytes, to know it again. What cannot be read of them is in the summary, and the
 // error a [broker.CodeData] that says so: what was found until then is right,
 // and not all.
+//
+// A line of the log that is no entry is a [broker.CodeData] too: it may be the
+// one that explains. Then, as where no files are found ([broker.CodeNotFound]), a
+// pattern is malformed, or the log cannot be read (see [audit.Entries]), nothing
+// is found and the summary is empty. What found returns ends the run, and is
+// returned.
 func Run(ctx context.Context, opts Options, found func(Finding) error) (Summary, error) {
 	files, err := Files(opts.Files)
 	if err != nil {

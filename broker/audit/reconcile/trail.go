@@ -23,7 +23,9 @@ import (
 const maxRecord = 4 << 20
 
 // Files returns the CloudTrail files that names lead to: of a directory, all
-// *.json.gz and *.json below it but digests; of anything else, itself.
+// *.json.gz and *.json below it but digests; of anything else, itself. What is
+// not there, is neither a file nor a directory, or is a directory without any, is
+// an error.
 func Files(names []string) ([]string, error) {
 	var files []string
 	for _, name := range names {
