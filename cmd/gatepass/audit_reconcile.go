@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"net/netip"
 	"strings"
@@ -10,7 +11,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"gatepass/broker"
-	"gatepass/broker/audit"
 	"gatepass/broker/audit/reconcile"
 )
 
@@ -149,15 +149,11 @@ func (c *client) vouch(ctx *cli.Context, paths broker.Paths) (vouching, error) {
 	if err != nil {
 		return vouching{}, err
 	}
-	found, err := audit.Verify(ctx.Context, audit.VerifyOptions{Dir: paths.AuditDir, Key: key})
-	if found.Problem == nil && err != nil {
+	found, broken, err := verifyLog(ctx.Context, paths, key, "")
+	if err = cmp.Or(err, broken); err != nil {
 		return vouching{}, err
 	}
-	name, _, _ := strings.Cut(key, "+")
-	if err := notWhole(found, name, paths.AuditKey); err != nil {
-		return vouching{}, err
-	}
-	return vouching{Verified: true, Entries: found.Entries, Signed: found.Signed, text: verified(found, name, time.Local)}, nil
+	return vouching{Verified: true, Entries: found.Entries, Signed: found.Signed, text: verified(found, key, time.Local)}, nil
 }
 
 // reconcileJSON writes what is found as it is found. The last line counts it:

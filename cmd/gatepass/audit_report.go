@@ -2,7 +2,6 @@ package main
 
 import (
 	"io"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -73,15 +72,13 @@ func (c *client) auditReport(ctx *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	found, err := audit.Verify(ctx.Context, audit.VerifyOptions{Dir: paths.AuditDir, Key: key, Against: against})
-	if found.Problem == nil && err != nil {
+	found, broken, err := verifyLog(ctx.Context, paths, key, against)
+	if err != nil {
 		return err
 	}
-	name, _, _ := strings.Cut(key, "+")
-	broken := notWhole(found, name, paths.AuditKey)
 	opts.Verdict = html.Verdict{Whole: broken == nil, Key: key}
 	if broken == nil {
-		opts.Verdict.Text = verified(found, name, time.UTC)
+		opts.Verdict.Text = verified(found, key, time.UTC)
 		opts.To = found.Entries // what came later is not verified
 	} else {
 		opts.Verdict.Text = broken.Error()

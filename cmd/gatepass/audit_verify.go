@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -56,8 +57,8 @@ func (c *client) auditVerify(ctx *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	found, err := audit.Verify(ctx.Context, audit.VerifyOptions{Dir: paths.AuditDir, Key: key, Against: against})
-	if found.Problem == nil && err != nil {
+	found, broken, err := verifyLog(ctx.Context, paths, key, against)
+	if err != nil {
 		return err
 	}
 	if ctx.Bool("json") {
@@ -65,14 +66,21 @@ func (c *client) auditVerify(ctx *cli.Context) error {
 			return err
 		}
 	}
-	name, _, _ := strings.Cut(key, "+")
-	if err := notWhole(found, name, paths.AuditKey); err != nil {
-		return err
+	if broken != nil || ctx.Bool("json") {
+		return broken
 	}
-	if ctx.Bool("json") {
-		return nil
+	return c.write([]byte(verified(found, key, time.Local)))
+}
+
+// verifyLog verifies the user's log with a public key, and against the
+// checkpoints in a file, "" for none. broken is why the log is not to be trusted;
+// the error, why that cannot be told.
+func verifyLog(ctx context.Context, paths broker.Paths, key, against string) (found audit.Report, broken, err error) {
+	found, err = audit.Verify(ctx, audit.VerifyOptions{Dir: paths.AuditDir, Key: key, Against: against})
+	if found.Problem == nil && err != nil {
+		return found, nil, err
 	}
-	return c.write([]byte(verified(found, name, time.Local)))
+	return found, notWhole(found, key, paths.AuditKey), nil
 }
 
 // against is the file that --against names, "" without it.
@@ -83,8 +91,8 @@ func against(ctx *cli.Context) (string, error) {
 	return ctx.String("against"), nil
 }
 
-// notWhole is why a log is not to be trusted, and nil where it is. key is the
-// name of the one to trust, pinned the file that it is usually pinned in.
+// notWhole is why a log is not to be trusted, and nil where it is. pinned is the
+// file that the key to trust is usually pinned in.
 func notWhole(r audit.Report, key, pinned string) error {
 	switch p := r.Problem; {
 	case p != nil && p.Seq >= 0:
@@ -95,10 +103,16 @@ func notWhole(r audit.Report, key, pinned string) error {
 	case p != nil:
 		return broker.Errorf(broker.CodeData, "the audit log does not verify: %s", p)
 	case r.Entries > 0 && r.Signed == 0:
-		return broker.Errorf(broker.CodeData, "the audit log does not verify: none of its %s is signed by %s", count(r.Entries, "entry", "entries"), key).
+		return broker.Errorf(broker.CodeData, "the audit log does not verify: none of its %s is signed by %s", count(r.Entries, "entry", "entries"), keyName(key)).
 			WithHint("is it the right key? the daemon signs within seconds, unless the keychain is locked: see gatepass status")
 	}
 	return nil
+}
+
+// keyName is the name in a public key.
+func keyName(key string) string {
+	name, _, _ := strings.Cut(key, "+")
+	return name
 }
 
 // verified says that a log is whole, and how far that reaches, with times of
@@ -111,9 +125,9 @@ func verified(r audit.Report, key string, where *time.Location) string {
 	s := fmt.Sprintf("the audit log is whole: %s in %s, from %s to %s, ", count(r.Entries-r.Pruned, "entry", "entries"),
 		count(int64(r.Segments), "file", "files"), r.First.In(where).Format(minutes), r.Last.In(where).Format(minutes))
 	if r.Unsigned == 0 {
-		s += "all signed by " + printable(key)
+		s += "all signed by " + printable(keyName(key))
 	} else {
-		s += fmt.Sprintf("the first %d signed by %s, %d not signed yet", r.Signed-r.Pruned, printable(key), r.Unsigned)
+		s += fmt.Sprintf("the first %d signed by %s, %d not signed yet", r.Signed-r.Pruned, printable(keyName(key)), r.Unsigned)
 	}
 	s += "\n"
 	if r.Pruned > 0 {
