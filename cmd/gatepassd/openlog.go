@@ -17,10 +17,14 @@ const (
 	logLook     = 20 * time.Millisecond
 )
 
+var errOwnSocket = errors.New("its socket is this one's by now")
+
 // openLog calls open until the log is this daemon's. Another one that has it
 // either serves, and the error is an *[audit.ErrLocked]; or it has no socket
 // any more, and ends once it has noticed and what is under way is answered.
-func openLog(ctx context.Context, patience time.Duration, open func(context.Context) (*audit.Log, error)) (*audit.Log, error) {
+// own is the socket that this daemon has been given already, "" for none: who
+// answers there is not the other one, which listened there before.
+func openLog(ctx context.Context, own string, patience time.Duration, open func(context.Context) (*audit.Log, error)) (*audit.Log, error) {
 	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	look := time.NewTicker(logLook)
@@ -31,9 +35,11 @@ func openLog(ctx context.Context, patience time.Duration, open func(context.Cont
 		if !ok {
 			return book, err
 		}
-		silent := (&wire.Client{Socket: other.Socket}).Ping(waiting)
-		if silent == nil {
-			return nil, other
+		silent := errOwnSocket
+		if own == "" || other.Socket != own {
+			if silent = (&wire.Client{Socket: other.Socket}).Ping(waiting); silent == nil {
+				return nil, other
+			}
 		}
 		select {
 		case <-waiting.Done():

@@ -57,8 +57,10 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 	if err != nil {
 		return err
 	}
+	own := ""
 	if activated {
 		socket = listener.Addr().String()
+		own = socket
 	}
 
 	keys, err := newKeyStore(cfg, paths, log)
@@ -76,7 +78,7 @@ func run(ctx context.Context, foreground bool, started func()) (err error) {
 		return err
 	}
 	// The log's lock is what makes this daemon the only one.
-	book, err := openLog(ctx, logPatience, func(ctx context.Context) (*audit.Log, error) {
+	book, err := openLog(ctx, own, logPatience, func(ctx context.Context) (*audit.Log, error) {
 		return audit.Open(ctx, audit.Options{
 			Dir: paths.AuditDir, Socket: socket, Command: audit.CommandMode(cfg.Audit.Command), Keep: cfg.Audit.keep, Alarm: logAlarm(prompter),
 			Signer: auditSigner(keys, paths.AuditKey, log), SignerReady: keys.Unlocked(), Logger: log,
