@@ -1107,6 +1107,35 @@ func TestReleasedWhileLookedAt(t *testing.T) {
 	})
 }
 
+// A lease that ended before its root was watched is released with all that
+// watches it.
+func TestReleasedBeforeItBegan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		w.enclosed, w.expected = true, func(lease string) string {
+			w.left["scope-"+lease] = []broker.Process{{PID: 103, ID: id(103)}}
+			return "scope-" + lease
+		}
+		w.begin(t, process(100, 50), "ops")
+		w.log.before = func(e broker.Event) {
+			if e.Kind == broker.EventLeaseStarted {
+				w.end(id(100), 0)
+			}
+		}
+		_, err := w.Begin(t.Context(), process(101, 100, 50), leaseRequest("ops"))
+		wantCode(t, err, broker.CodeDenied)
+		if len(w.empty) != 2 {
+			t.Errorf("%d scopes are watched, want both", len(w.empty))
+		}
+		if _, err := w.End(t.Context(), process(60), broker.EndRequest{All: true, Release: true}); err != nil {
+			t.Error(err)
+		}
+		if len(w.empty) != 0 || len(w.saved) != 0 {
+			t.Errorf("%d scopes are watched, saved %+v", len(w.empty), w.saved)
+		}
+	})
+}
+
 // What a process says of itself renews nothing.
 func TestWhoSaysThatItRenews(t *testing.T) {
 	for _, renew := range []string{"never", "ask"} {

@@ -322,15 +322,22 @@ func (b *Broker) stand(l *lease) {
 
 func (b *Broker) standLocked(l *lease) { b.leases[l.ID], b.roots[l.Root] = l, l }
 
-// watch has the lease end with its root.
+// watch has the lease end with its root. One that has ended already is watched
+// in another way by now.
 func (b *Broker) watch(l *lease) error {
 	stop, err := b.cfg.Leases.Processes.Watch(l.Root, func(exit Exit) { b.rootEnded(l, exit) })
 	if err != nil {
 		return fmt.Errorf("watch process %d: %w", l.Root.PID, err)
 	}
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	l.stopWatch = stop
+	over := !l.Ended.IsZero()
+	if !over {
+		l.stopWatch = stop
+	}
+	b.mu.Unlock()
+	if over {
+		stop()
+	}
 	return nil
 }
 
