@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -113,9 +114,9 @@ func (f *fakeTree) WatchEmpty(scope string, empty func()) (func(), error) {
 	}, nil
 }
 
-func (f *fakeTree) Enclose(_ context.Context, lease string, id broker.ProcessID) (string, error) {
+func (f *fakeTree) Enclose(ctx context.Context, lease string, id broker.ProcessID) (string, error) {
 	if f.moving != nil {
-		if err := f.moving(); err != nil {
+		if err := cmp.Or(f.moving(), ctx.Err()); err != nil {
 			return "", err
 		}
 	}
@@ -1104,6 +1105,30 @@ func TestReleasedWhileLookedAt(t *testing.T) {
 		if looks != 3 || len(w.saved) != 0 {
 			t.Errorf("looked %d times, saved %+v", looks, w.saved)
 		}
+	})
+}
+
+// A process inside a lease that asks for another and hangs up is moved out of
+// the outer one's scope all the same: it is outside of no wall.
+func TestInnerLeaseWithoutAnyoneWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		w.enclosed = true
+		w.begin(t, process(100, 50), "ops")
+		w.expected = func(lease string) string {
+			w.scopes[id(103)] = "scope-" + lease // only that tells of it
+			w.left["scope-"+lease] = []broker.Process{{PID: 103, ID: id(103)}}
+			return "scope-" + lease
+		}
+		ctx, hangUp := context.WithCancel(t.Context())
+		w.moving = func() error {
+			time.Sleep(time.Second)
+			hangUp()
+			return nil
+		}
+		w.Begin(ctx, process(101, 100, 50), leaseRequest("ops"))
+		w.end(id(101), 0)
+		wantCode(t, w.as(t, process(103), "ops2"), broker.CodeDenied)
 	})
 }
 

@@ -209,8 +209,10 @@ func (b *Broker) begin(ctx context.Context, caller Caller, parent *lease, q *que
 // enclose begins to move a lease's root into a scope. To wait for the service
 // manager, and for the kernel to stop all forks meanwhile, takes as long as
 // everything else that a lease begins with, so that is done at the same time.
-// The function that it returns waits, and tells the scope: "" for none.
+// The function that it returns waits, and tells the scope: "" for none. Who
+// hangs up meanwhile is moved all the same, and it must be known where to.
 func (b *Broker) enclose(ctx context.Context, l *lease) (enclosed func() string) {
+	ctx = context.WithoutCancel(ctx)
 	done := make(chan struct{})
 	var scope string
 	go func() {
