@@ -1161,6 +1161,31 @@ func TestReleasedBeforeItBegan(t *testing.T) {
 	})
 }
 
+// A lease that is released while it ends is recorded as it ended.
+func TestReleasedWhileItEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		g := w.begin(t, process(100, 50), "ops")
+		w.log.before = func(e broker.Event) {
+			if e.Kind == broker.EventSessionEnded {
+				if _, err := w.End(t.Context(), process(60), broker.EndRequest{Leases: []string{g.ID}, Release: true}); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		w.end(id(100), 3)
+		var reasons []string
+		for _, e := range w.log.entries {
+			if e.Kind == broker.EventLeaseEnded {
+				reasons = append(reasons, e.Reason)
+			}
+		}
+		if want := []string{"exit status 3, after 0s, 0 hand-outs"}; !slices.Equal(reasons, want) {
+			t.Errorf("ended with %q, want %q", reasons, want)
+		}
+	})
+}
+
 // What a process says of itself renews nothing.
 func TestWhoSaysThatItRenews(t *testing.T) {
 	for _, renew := range []string{"never", "ask"} {

@@ -37,6 +37,7 @@ type lease struct {
 	checkout  bool   // so is lease.ended, or about to be
 	needsMFA  bool   // its session could not be renewed ahead without a code
 	why       string // who is ending it, for lease.ended
+	how       string // it has ended, for the same; "" until then
 	stopWatch func()
 	enclosed  func() string // waits for the scope that its root gets, and tells it; set before the lease stands
 	ending    bool          // signals are on their way

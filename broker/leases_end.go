@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -30,6 +31,11 @@ func (b *Broker) endLease(ctx context.Context, l *lease, how string) {
 	if l.why != "" {
 		how += ", " + l.why
 	}
+	served := l.served.Load()
+	l.how = fmt.Sprintf("%s, after %s, %d hand-outs", how, l.Ended.Sub(l.Started).Round(time.Second), served)
+	if served == 1 {
+		l.how = strings.TrimSuffix(l.how, "s")
+	}
 	stop := l.stopWatch
 	b.mu.Unlock()
 	stop()
@@ -37,12 +43,7 @@ func (b *Broker) endLease(ctx context.Context, l *lease, how string) {
 		b.cfg.Leases.Endpoints.End(l.ID, l.over().Message)
 	}
 	b.drop("lease ended", func(s *session) bool { return s.q.lease == l.ID })
-	served := l.served.Load()
-	how = fmt.Sprintf("%s, after %s, %d hand-outs", how, l.Ended.Sub(l.Started).Round(time.Second), served)
-	if served == 1 {
-		how = strings.TrimSuffix(how, "s")
-	}
-	b.checkOut(ctx, l, how)
+	b.checkOut(ctx, l, "")
 	all := b.inside(l) // as long as l is known
 	b.linger(l)
 	// Those inside it are in scopes of their own, and would be a way to stay on.
@@ -57,9 +58,11 @@ func (b *Broker) endLease(ctx context.Context, l *lease, how string) {
 
 // checkOut writes the end of a lease into the log, once: nothing is started
 // that has no end, and nothing ends that was not started. One that ends before
-// it has begun is checked out by begin, which fails.
-func (b *Broker) checkOut(ctx context.Context, l *lease, how string) {
+// it has begun is checked out by begin, which fails. why is for one that
+// endLease has not ended: what it said counts, whoever comes first.
+func (b *Broker) checkOut(ctx context.Context, l *lease, why string) {
 	b.mu.Lock()
+	how := cmp.Or(l.how, why)
 	due := l.begun && !l.checkout
 	l.checkout = l.checkout || due
 	b.mu.Unlock()
