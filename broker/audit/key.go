@@ -74,30 +74,35 @@ func validName(name string) bool {
 // [broker.CodeNotFound], one that cannot be read [broker.CodeConfig], and one that
 // holds something else [broker.CodeData].
 func ReadPinnedKey(file string) (string, error) {
-	b, err := os.ReadFile(file)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return "", broker.Errorf(broker.CodeNotFound, "read the audit log's pinned key: %w", err).
-			WithHint("the daemon writes it when it first signs the log; or name the key you trust with --key")
-	case err != nil:
-		return "", broker.Errorf(broker.CodeConfig, "read the audit log's pinned key: %w", err)
-	case len(b) > 4096:
-		return "", broker.Errorf(broker.CodeData, "read the audit log's pinned key: %s is too long to be a key", file)
-	}
-	vkey := strings.TrimSuffix(string(b), "\n")
-	if _, err := note.NewVerifier(vkey); err != nil {
-		return "", broker.Errorf(broker.CodeData, "read the audit log's pinned key: %s: %w", file, err)
-	}
-	return vkey, nil
+	return readKey(file, "read the audit log's pinned key", "the daemon writes it when it first signs the log; or name the key you trust with --key")
 }
 
 // ReadKey returns the verifier key that s is, else the one that the file s
-// holds, as [ReadPinnedKey] does.
+// holds, with the codes of [ReadPinnedKey].
 func ReadKey(s string) (string, error) {
 	if _, err := note.NewVerifier(s); err == nil {
 		return s, nil
 	}
-	return ReadPinnedKey(s)
+	return readKey(s, "read the public key to trust", `it is what "gatepass audit key" printed, or a file that holds that`)
+}
+
+// readKey reads a file that holds a verifier key. doing is what failed then,
+// and absent what to do about a file that is not there.
+func readKey(file, doing, absent string) (string, error) {
+	b, err := os.ReadFile(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", broker.Errorf(broker.CodeNotFound, "%s: %w", doing, err).WithHint("%s", absent)
+	case err != nil:
+		return "", broker.Errorf(broker.CodeConfig, "%s: %w", doing, err)
+	case len(b) > 4096:
+		return "", broker.Errorf(broker.CodeData, "%s: %s is too long to be a key", doing, file)
+	}
+	vkey := strings.TrimSuffix(string(b), "\n")
+	if _, err := note.NewVerifier(vkey); err != nil {
+		return "", broker.Errorf(broker.CodeData, "%s: %s: %w", doing, file, err)
+	}
+	return vkey, nil
 }
 
 // WritePinnedKey pins the verifier key in file (0600), unless another one is

@@ -59,6 +59,16 @@ func TestAuditEvidenceRefusals(t *testing.T) {
 		}
 	}
 
+	// A key that is named is not called the pinned one.
+	for _, name := range []string{"missing.pub", proof, dir} {
+		for _, args := range [][]string{{"verify"}, {"reconcile", dir}} {
+			r := h.run(append(append([]string{"audit"}, args...), "--key", name)...)
+			if !strings.Contains(r.stderr, "read the public key to trust: ") || strings.Contains(r.stderr, "pinned") || strings.Contains(r.stderr, "--no-verify") {
+				t.Errorf("%q --key %s: %+v", args, name, r)
+			}
+		}
+	}
+
 	// With the key itself on the command line all is well.
 	for _, args := range [][]string{{"verify"}, {"checkpoint"}, {"prove", "3"}, {"check-proof", proof}, {"check-proof", proof, "--json"}} {
 		if r := h.run(append(append([]string{"audit"}, args...), "--key", key)...); r.code != 0 || r.stderr != "" || r.stdout == "" {

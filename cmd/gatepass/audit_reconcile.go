@@ -143,7 +143,7 @@ func (c *client) auditReconcile(ctx *cli.Context) error {
 // vouch verifies the log.
 func (c *client) vouch(ctx *cli.Context, paths broker.Paths) (vouching, error) {
 	key, err := trustedKey(ctx, paths)
-	if broker.CodeOf(err) == broker.CodeNotFound {
+	if broker.CodeOf(err) == broker.CodeNotFound && !ctx.IsSet("key") {
 		return vouching{}, broker.AsError(err).WithHint("without a key the log cannot be verified; to take it as it is: --no-verify")
 	}
 	if err != nil {
