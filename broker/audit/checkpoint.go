@@ -295,7 +295,7 @@ func NewestHead(dir, key string) (Head, error) {
 	}
 	if f == nil {
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-			return Head{}, broker.Errorf(broker.CodeNotFound, "read the audit log: %w", err)
+			return Head{}, noLog(err)
 		}
 		return Head{}, noHead()
 	}

@@ -43,13 +43,21 @@ func (r *reader) yield(q Query, yield func(Line, error) bool) {
 func logError(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return broker.Errorf(broker.CodeNotFound, "read the audit log: %w", err)
+		return noLog(err)
 	case errors.Is(err, fs.ErrPermission):
 		return broker.Errorf(broker.CodeConfig, "read the audit log: %w", err)
 	case unreadable(err):
 		return broker.Errorf(broker.CodeData, "read the audit log: %w", err)
 	}
 	return err
+}
+
+// noLogHint helps who has never started the daemon, and who had a log.
+const noLogHint = "the daemon begins it when it first starts; if there was one, it was moved or removed"
+
+// noLog says that there is no log, as err tells.
+func noLog(err error) error {
+	return broker.Errorf(broker.CodeNotFound, "read the audit log: %w", err).WithHint(noLogHint)
 }
 
 var errStopped = errors.New("the caller has seen enough")

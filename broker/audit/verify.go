@@ -109,7 +109,7 @@ func Verify(ctx context.Context, opts VerifyOptions) (Report, error) {
 			if lerr == nil && try < 2 {
 				continue
 			}
-			return rep, broker.Errorf(broker.CodeNotFound, "verify the audit log: %w", err)
+			return rep, broker.Errorf(broker.CodeNotFound, "verify the audit log: %w", err).WithHint(noLogHint)
 		case err != nil:
 			return rep, broker.Errorf(broker.CodeConfig, "verify the audit log: %w", err)
 		case rep.Problem == nil:

@@ -183,6 +183,13 @@ func TestAuditWithoutALog(t *testing.T) {
 			t.Errorf("%q: %+v", args, r)
 		}
 	}
+	full, _ := logged(t) // for a key
+	key := strings.TrimSpace(full.run("audit", "key").stdout)
+	for _, args := range [][]string{{"list"}, {"list", "--follow"}, {"show", "1"}, {"trace", "s-1"}, {"stats"}, {"export"}, {"verify", "--key", key}, {"checkpoint", "--key", key}} {
+		if r := h.run(append([]string{"audit"}, args...)...); r.code != 78 || !strings.Contains(r.stderr, "the daemon begins it when it first starts") {
+			t.Errorf("%q says not what to do: %+v", args, r)
+		}
+	}
 	delete(h.env, "HOME")
 	if r := h.run("audit", "list"); r.code != 78 || !strings.Contains(r.stderr, "HOME is not set") {
 		t.Errorf("no home: %+v", r)
