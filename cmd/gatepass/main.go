@@ -115,8 +115,8 @@ func (c *client) commands() []*cli.Command {
 func prepare(commands []*cli.Command) {
 	for _, cmd := range commands {
 		cmd.HideHelp = true
-		cmd.OnUsageError = func(_ *cli.Context, err error, _ bool) error {
-			return broker.Errorf(broker.CodeUsage, "%w", err)
+		cmd.OnUsageError = func(ctx *cli.Context, err error, _ bool) error {
+			return usageOf(ctx, "%w", err)
 		}
 		prepare(cmd.Subcommands)
 	}

@@ -329,6 +329,12 @@ func TestUsageErrors(t *testing.T) {
 			t.Errorf("%s: %+v", line, r)
 		}
 	}
+	for _, line := range []string{"audit list --limit some", "audit export --after x", "status --json=maybe"} {
+		command, _, _ := strings.Cut(line, " --")
+		if r := h.run(strings.Fields(line)...); !strings.HasSuffix(r.stderr, "\ngatepass: see: gatepass "+command+" --help\n") {
+			t.Errorf("%s: %+v", line, r)
+		}
+	}
 	if r := h.run("credential-process", ""); r.code != 64 {
 		t.Errorf("an empty name: %+v", r)
 	}
