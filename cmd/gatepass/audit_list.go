@@ -141,6 +141,8 @@ func listQuery(ctx *cli.Context, now time.Time) (audit.Query, error) {
 		return q, usageOf(ctx, "--limit %d shows nothing", q.Last)
 	case q.Reverse && q.Follow:
 		return q, usageOf(ctx, "--reverse and --follow exclude one another")
+	case q.Follow && !q.Until.IsZero(): // it would wait for ever, and show nothing
+		return q, usageOf(ctx, "--until and --follow exclude one another")
 	case q.Follow && q.Since.IsZero() && q.Last == 0:
 		q.Last = 10
 	}
