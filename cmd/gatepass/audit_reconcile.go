@@ -149,7 +149,7 @@ func (c *client) vouch(ctx *cli.Context, paths broker.Paths) (vouching, error) {
 	if err != nil {
 		return vouching{}, err
 	}
-	found, broken, err := verifyLog(ctx.Context, paths, key, "")
+	found, broken, err := verifyLog(ctx, paths, key, "")
 	if err = cmp.Or(err, broken); err != nil {
 		return vouching{}, err
 	}

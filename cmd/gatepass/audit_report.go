@@ -72,7 +72,7 @@ func (c *client) auditReport(ctx *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	found, broken, err := verifyLog(ctx.Context, paths, key, against)
+	found, broken, err := verifyLog(ctx, paths, key, against)
 	if err != nil {
 		return err
 	}

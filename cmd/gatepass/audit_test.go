@@ -246,7 +246,8 @@ func TestAuditVerify(t *testing.T) {
 	}
 	key := filepath.Join(h.env["HOME"], "other.pub")
 	os.WriteFile(key, []byte(other+"\n"), 0o600)
-	if r := h.run("audit", "verify", "--key", key); r.code != 65 || r.stdout != "" {
+	if r := h.run("audit", "verify", "--key", key); r.code != 65 || r.stdout != "" ||
+		!strings.Contains(r.stderr, "is --key the right key?") || strings.Contains(r.stderr, "remove ") {
 		t.Errorf("another key: %+v", r)
 	}
 	os.WriteFile(key, []byte("not a key\n"), 0o600)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -57,7 +56,7 @@ func (c *client) auditVerify(ctx *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	found, broken, err := verifyLog(ctx.Context, paths, key, against)
+	found, broken, err := verifyLog(ctx, paths, key, against)
 	if err != nil {
 		return err
 	}
@@ -75,12 +74,12 @@ func (c *client) auditVerify(ctx *cli.Context) error {
 // verifyLog verifies the user's log with a public key, and against the
 // checkpoints in a file, "" for none. broken is why the log is not to be trusted;
 // the error, why that cannot be told.
-func verifyLog(ctx context.Context, paths broker.Paths, key, against string) (found audit.Report, broken, err error) {
-	found, err = audit.Verify(ctx, audit.VerifyOptions{Dir: paths.AuditDir, Key: key, Against: against})
+func verifyLog(ctx *cli.Context, paths broker.Paths, key, against string) (found audit.Report, broken, err error) {
+	found, err = audit.Verify(ctx.Context, audit.VerifyOptions{Dir: paths.AuditDir, Key: key, Against: against})
 	if found.Problem == nil && err != nil {
 		return found, nil, err
 	}
-	return found, notWhole(found, key, paths.AuditKey), nil
+	return found, notWhole(ctx, found, key, paths.AuditKey), nil
 }
 
 // against is the file that --against names, "" without it.
@@ -93,10 +92,13 @@ func against(ctx *cli.Context) (string, error) {
 
 // notWhole is why a log is not to be trusted, and nil where it is. pinned is the
 // file that the key to trust is usually pinned in.
-func notWhole(r audit.Report, key, pinned string) error {
+func notWhole(ctx *cli.Context, r audit.Report, key, pinned string) error {
 	switch p := r.Problem; {
 	case p != nil && p.Seq >= 0:
 		return broker.Errorf(broker.CodeData, "the audit log does not verify: entry %d is the first bad one: %s", p.Seq, p)
+	case p != nil && p.Signer != "" && ctx.IsSet("key"): // the pinned key may well be right
+		return broker.Errorf(broker.CodeData, "the audit log does not verify: %s", p).
+			WithHint("is --key the right key? without it, the one in %s is trusted", pinned)
 	case p != nil && p.Signer != "":
 		return broker.Errorf(broker.CodeData, "the audit log does not verify: %s", p).
 			WithHint("if you lost the old signing key (another keychain, a keychain made anew), remove %s: the next daemon pins the new key, and entries before it are then vouched for by the old key alone; if you did not, somebody else signs", pinned)
