@@ -19,7 +19,7 @@ end of its lease.
 usage: gatepass audit show NUMBER [--json]
 
 NUMBER is the entry's, as audit list and audit trace show it ("seq" in JSON).
-One that the log does not have is exit code 78.
+One that the log does not have is exit code 78, one whose line is no entry 65.
 
   --json          the entry as it is stored, and the stories of its session and
                   its lease
@@ -80,14 +80,28 @@ func (c *client) auditShow(ctx *cli.Context) error {
 	return c.show(w)
 }
 
-// noEntry says which numbers there are.
+// noEntry says which numbers there are. One that is among them is of a line
+// that is damaged or gone.
 func (c *client) noEntry(ctx *cli.Context, dir string, seq int64) error {
-	for line, err := range audit.Entries(ctx.Context, dir, audit.Query{Last: 1}) {
-		if err == nil {
-			return broker.Errorf(broker.CodeNotFound, "the audit log has no entry %d: the last one is %d", seq, line.Seq)
+	ends := func(q audit.Query) int64 {
+		for line, err := range audit.Entries(ctx.Context, dir, q) {
+			if err == nil {
+				return line.Seq
+			}
 		}
+		return -1
 	}
-	return broker.Errorf(broker.CodeNotFound, "the audit log has no entry %d: it is empty", seq)
+	first, last := ends(audit.Query{}), ends(audit.Query{Last: 1})
+	switch {
+	case last < 0:
+		return broker.Errorf(broker.CodeNotFound, "the audit log has no entry %d: it is empty", seq)
+	case seq > last:
+		return broker.Errorf(broker.CodeNotFound, "the audit log has no entry %d: the last one is %d", seq, last)
+	case seq < first:
+		return broker.Errorf(broker.CodeNotFound, "the audit log has no entry %d: the first one is %d", seq, first)
+	}
+	return broker.Errorf(broker.CodeData, "entry %d of the audit log cannot be read: its line was damaged or removed", seq).
+		WithHint("see: gatepass audit verify")
 }
 
 // entry explains e in sentences.

@@ -174,6 +174,15 @@ func TestAuditListOfADamagedLog(t *testing.T) {
 			t.Errorf("%q: %+v", flags, r)
 		}
 	}
+	if r := h.run("audit", "show", "2"); r.code != 65 || !strings.Contains(r.stderr, "entry 2 of the audit log cannot be read") {
+		t.Errorf("the entry itself: %+v", r)
+	}
+	os.WriteFile(file, []byte(strings.Join(entries[3:], "")), 0o600)
+	for seq, want := range map[string]string{"2": "the first one is 3", "9": "the last one is 5"} {
+		if r := h.run("audit", "show", seq); r.code != 78 || !strings.Contains(r.stderr, want) {
+			t.Errorf("entry %s of the last three: %+v", seq, r)
+		}
+	}
 }
 
 func TestAuditWithoutALog(t *testing.T) {
