@@ -142,7 +142,11 @@ func (t *table) columns(at, seq, event, profile, program, what string) string {
 	if t.width > 0 {
 		what = fitting(what, max(8, t.width-utf8.RuneCountInString(row)))
 	}
-	return strings.TrimRight(row+what, " ")
+	row = strings.TrimRight(row+what, " ")
+	if t.width > 0 {
+		row = clip(row, t.width) // no room for all columns: a broken line is worse
+	}
+	return row
 }
 
 // fitting shortens what [whatHappened] tells to n columns: whole parts go, from

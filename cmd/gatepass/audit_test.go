@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -152,6 +153,20 @@ func TestAuditTableFitsATerminal(t *testing.T) {
 `
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	for _, live := range []bool{false, true} {
+		for _, width := range []int{40, 50, 64, 72} {
+			tab, got := &table{width: width, live: live}, ""
+			for _, line := range entries {
+				e, _ := audit.ParseEntry([]byte(strings.TrimSuffix(line, "\n")))
+				got += string(tab.add(e))
+			}
+			for line := range strings.Lines(got + string(tab.flush())) {
+				if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > width {
+					t.Errorf("a line of %d on a terminal of %d, live %v: %q", n, width, live, line)
+				}
+			}
+		}
 	}
 	tab = &table{width: 80, palette: true, live: true}
 	e, _ := audit.ParseEntry([]byte(strings.TrimSuffix(entries[4], "\n")))
