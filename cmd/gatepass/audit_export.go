@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -97,11 +98,14 @@ func (c *client) auditExport(ctx *cli.Context) error {
 	var bad int64
 	err = c.writeTo(file, func(w io.Writer) error {
 		out := format(w)
-		err := out.begin()
+		begin := sync.OnceValue(out.begin)
+		var err error
 		for line, failed := range audit.Entries(ctx.Context, paths.AuditDir, q) {
-			switch {
-			case failed != nil && line.Raw == nil: // of the log, not of a line: there is no more
+			if failed != nil && line.Raw == nil { // of the log, not of a line: there is no more
 				return failed
+			}
+			err = begin()
+			switch {
 			case failed != nil:
 				bad++
 				say(c.stderr, failed.Error())
@@ -112,6 +116,9 @@ func (c *client) auditExport(ctx *cli.Context) error {
 			if err != nil {
 				break
 			}
+		}
+		if err == nil {
+			err = begin() // of an empty log
 		}
 		if err == nil {
 			err = out.end()

@@ -154,7 +154,7 @@ func TestAuditExportToFile(t *testing.T) {
 	if r := h.run("audit", "export", "-o", dir); r.code != 78 || !strings.Contains(r.stderr, "not a regular file") {
 		t.Errorf("a directory: %+v", r)
 	}
-	if r := h.run("audit", "export", "-o", filepath.Join(dir, "none", "x")); r.code != 78 {
+	if r := h.run("audit", "export", "-o", filepath.Join(dir, "none", "x")); r.code != 78 || !strings.HasSuffix(strings.TrimSpace(r.stderr), "/none/x: no such file or directory") {
 		t.Errorf("no directory: %+v", r)
 	}
 	left, _ := filepath.Glob(filepath.Join(dir, ".*"))
@@ -185,6 +185,9 @@ func TestAuditExportOfABrokenLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r := h.run("audit", "export", "-o", file); r.code != 78 {
+		t.Errorf("no log: %+v", r)
+	}
+	if r := h.run("audit", "export", "--format", "csv"); r.code != 78 || r.stdout != "" {
 		t.Errorf("no log: %+v", r)
 	}
 	if after, err := os.ReadFile(file); err != nil || string(after) != string(before) {

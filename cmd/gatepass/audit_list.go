@@ -76,7 +76,7 @@ func (l *lister) to(ctx context.Context, p *pager) error {
 	flush := func() error {
 		err := out.Flush()
 		if err != nil && !errors.Is(err, errQuit) {
-			return broker.Errorf(broker.CodeInternal, "write to standard output: %w", err)
+			return notWritten(err)
 		}
 		return err
 	}

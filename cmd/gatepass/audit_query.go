@@ -42,10 +42,10 @@ func entryFlags() []cli.Flag {
 
 // sinceUntil is the time that --since and --until bound.
 func sinceUntil(ctx *cli.Context, now time.Time) (since, until time.Time, err error) {
-	if since, err = when("since", ctx.String("since"), now); err != nil {
+	if since, err = when(ctx, "since", now); err != nil {
 		return since, until, err
 	}
-	if until, err = when("until", ctx.String("until"), now); err != nil {
+	if until, err = when(ctx, "until", now); err != nil {
 		return since, until, err
 	}
 	if !since.IsZero() && !until.IsZero() && !since.Before(until) {

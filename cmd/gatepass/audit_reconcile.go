@@ -176,7 +176,7 @@ func (c *client) reconcileJSON(ctx *cli.Context, opts reconcile.Options, log vou
 		failed = out.Flush()
 	}
 	if failed != nil {
-		return sum, broker.Errorf(broker.CodeInternal, "write to standard output: %w", failed)
+		return sum, notWritten(failed)
 	}
 	return sum, err
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -35,6 +36,9 @@ func (c *client) prose() *prose {
 func (c *client) show(w *prose) error {
 	return c.paged(func(p *pager) error {
 		_, err := p.Write(w.Bytes())
+		if err != nil && !errors.Is(err, errQuit) {
+			return notWritten(err)
+		}
 		return err
 	})
 }

@@ -126,9 +126,15 @@ func prepare(commands []*cli.Command) {
 // disk that is full, is an error.
 func (c *client) write(b []byte) error {
 	if _, err := c.stdout.Write(b); err != nil {
-		return broker.Errorf(broker.CodeInternal, "write to standard output: %w", err)
+		return notWritten(err)
 	}
 	return nil
+}
+
+// notWritten is the error of a standard output that does not take what is
+// written to it.
+func notWritten(err error) error {
+	return broker.Errorf(broker.CodeInternal, "write to standard output: %w", err)
 }
 
 // oneArgument returns the only argument, which what describes.

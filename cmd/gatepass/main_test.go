@@ -316,7 +316,7 @@ func TestUsageErrors(t *testing.T) {
 		"renew", "renew a b", "renew a --prompt shout", "end", "end a --all", "end --release",
 		"profiles", "profiles nonsense", "profiles list extra", "profiles list --nonsense", "profiles show", "profiles show a b",
 		"audit", "audit nonsense", "audit list extra", "audit verify extra", "audit list --since whenever",
-		"audit list --until whenever", "audit list --limit some", "audit list --follow --until today",
+		"audit list --until whenever", "audit list --limit some", "audit list --since=", "audit stats --until=", "audit list --follow --until today",
 		"audit export extra", "audit export --format xml", "audit export --after -2", "audit export --after x", "audit export --since whenever",
 		"audit report", "audit report x.html", "audit report -o x.html --since whenever", "audit report -o x.html --against=",
 		"audit reconcile", "audit reconcile x --since whenever", "audit reconcile x --known-address y", "audit reconcile x --no-verify --key k",

@@ -43,12 +43,12 @@ func (w *countingWriter) Write(b []byte) (int, error) {
 
 // A process whose standard output does not take the document fails.
 func TestStandardOutputFails(t *testing.T) {
-	h := newHome(t)
+	h, _ := logged(t)
 	h.serveDocument("")
 	gatepass := filepath.Join(programs(t), "gatepass")
 	if full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0); err == nil {
 		defer full.Close()
-		for _, args := range [][]string{{"credential-process", "ops"}, {"export", "ops"}, {"help"}, {"version"}} {
+		for _, args := range [][]string{{"credential-process", "ops"}, {"export", "ops"}, {"help"}, {"version"}, {"audit", "stats"}, {"audit", "list"}, {"audit", "export"}} {
 			cmd := exec.Command(gatepass, args...)
 			cmd.Env = h.environ()
 			cmd.Stdout = full

@@ -34,11 +34,16 @@ func (c *client) writeTo(path string, write func(io.Writer) error) error {
 			return err
 		}
 		if err := out.Flush(); err != nil {
-			return broker.Errorf(broker.CodeInternal, "write to standard output: %w", err)
+			return notWritten(err)
 		}
 		return nil
 	}
-	failed := func(err error) error { return broker.Errorf(broker.CodeConfig, "write %s: %w", path, err) }
+	failed := func(err error) error {
+		if at, ok := errors.AsType[*fs.PathError](err); ok { // which names another file
+			err = at.Err
+		}
+		return broker.Errorf(broker.CodeConfig, "write %s: %w", path, err)
+	}
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}

@@ -130,7 +130,7 @@ func (c *client) paged(write func(p *pager) error) error {
 	err := write(p)
 	if failed := p.Close(); failed != nil {
 		if broker.CodeOf(failed) != broker.CodeConfig {
-			failed = broker.Errorf(broker.CodeInternal, "write to standard output: %w", failed)
+			failed = notWritten(failed)
 		}
 		return failed
 	}

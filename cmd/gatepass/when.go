@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/urfave/cli/v2"
+
 	"gatepass/broker"
 )
 
@@ -81,11 +83,13 @@ func parseAgo(s string) (time.Duration, bool) {
 	return d, ok && d > 0 && s[len(s)-1] > '9'
 }
 
-// when reads a flag's point in time.
-func when(flag, value string, now time.Time) (time.Time, error) {
-	if value == "" {
+// when reads a flag's point in time, which is zero where it is not given. An
+// empty one is not: a script's variable may be unset.
+func when(ctx *cli.Context, flag string, now time.Time) (time.Time, error) {
+	if !ctx.IsSet(flag) {
 		return time.Time{}, nil
 	}
+	value := ctx.String(flag)
 	t, ok := parseWhen(value, now)
 	if !ok {
 		return t, broker.Errorf(broker.CodeUsage, "--%s %q is not a point in time", flag, value).
