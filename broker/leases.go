@@ -476,11 +476,11 @@ func (b *Broker) restoreLeases(ctx context.Context) error {
 		}
 		b.stand(l)
 		switch {
-		case l.Boot != boot:
+		case stored.Boot != boot: // not l's: an outer one may be ending it
 			b.closeLease(ctx, l, "the machine was restarted")
-		case !l.Ended.IsZero():
+		case !stored.Ended.IsZero():
 			b.linger(l)
-		case l.Scope != "" && l.Parent != "" && !b.lives(l.Parent):
+		case stored.Scope != "" && stored.Parent != "" && !b.lives(stored.Parent):
 			b.endLease(ctx, l, outerEnded)
 		default:
 			b.restore(ctx, l)
