@@ -320,10 +320,10 @@ func TestWithoutScripts(t *testing.T) {
 	}
 }
 
-// overlapsJS are the labels of the timeline that the one before runs into.
+// overlapsJS are the labels of the timeline that the one before touches.
 const overlapsJS = `[...document.querySelectorAll(".ticks span")].filter(s => getComputedStyle(s).visibility === "visible").filter((s, i, all) => {
 	const text = s => { const r = document.createRange(); r.selectNodeContents(s); return r.getBoundingClientRect() };
-	return i > 0 && text(s).left < text(all[i - 1]).right;
+	return i > 0 && text(s).left < text(all[i - 1]).right + 4;
 }).map(s => s.textContent)`
 
 // Looked at in both themes, narrow, and on paper. The pictures are kept by
@@ -334,7 +334,7 @@ func TestPictures(t *testing.T) {
 	p.do(chromedp.Navigate(file(t, example(t))))
 	brightness := map[string]uint32{}
 	for _, theme := range []string{"light", "dark"} {
-		for _, width := range []int64{1280, 390} {
+		for _, width := range []int64{1280, 860, 390} {
 			command(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}})
 			p.do(chromedp.EmulateViewport(width, 900))
 			picture := run(p, chromedp.FullScreenshot(100))
