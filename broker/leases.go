@@ -207,69 +207,6 @@ func (b *Broker) begin(ctx context.Context, caller Caller, parent *lease, q *que
 	return grant, nil
 }
 
-// enclose begins to move a lease's root into a scope. To wait for the service
-// manager, and for the kernel to stop all forks meanwhile, takes as long as
-// everything else that a lease begins with, so that is done at the same time.
-// The function that it returns waits, and tells the scope: "" for none. Who
-// hangs up meanwhile is moved all the same, and it must be known where to.
-func (b *Broker) enclose(ctx context.Context, l *lease) (enclosed func() string) {
-	ctx = context.WithoutCancel(ctx)
-	done := make(chan struct{})
-	var scope string
-	go func() {
-		defer close(done)
-		var err error
-		scope, err = b.cfg.Leases.Processes.Enclose(ctx, l.ID, l.Root)
-		if err != nil {
-			b.cfg.Logger.Warn("a lease has no scope of its own; what outlives its root is outside", "lease", l.ID, "err", err)
-			scope = ""
-		}
-	}()
-	return func() string { <-done; return scope }
-}
-
-// unmake lets go of a lease that could not begin. A root that came from inside
-// another lease has left that one's scope for its own by now: then the wall
-// stands there until the scope is empty.
-func (b *Broker) unmake(ctx context.Context, l *lease) {
-	const why = "the lease could not begin"
-	b.moveScope(l)
-	b.mu.Lock()
-	lingers := l.Parent != "" && l.Scope != ""
-	if lingers && l.Ended.IsZero() {
-		b.standLocked(l)
-	}
-	b.mu.Unlock()
-	if !lingers {
-		b.closeLease(ctx, l, why)
-		return
-	}
-	b.endLease(ctx, l, why)
-	b.checkOut(ctx, l, why) // where it had ended before its start was recorded
-}
-
-// scopeOf returns the scope of a lease that may not have begun: until then it
-// is corrected.
-func (b *Broker) scopeOf(l *lease) string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return l.Scope
-}
-
-// moveScope waits until a lease's root is where it belongs, corrects which
-// scope the lease has, and reports whether it was another.
-func (b *Broker) moveScope(l *lease) bool {
-	if l.enclosed == nil {
-		return false
-	}
-	scope := l.enclosed()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	moved := l.Scope != scope
-	l.Scope = scope
-	return moved
-}
-
 // newLease returns the lease that req asks for, of which nothing is made yet.
 func (b *Broker) newLease(caller Caller, parent *lease, req LeaseRequest) (*lease, error) {
 	if b.cfg.Leases == nil {

@@ -76,6 +76,26 @@ func (b *Broker) checkOut(ctx context.Context, l *lease, why string) {
 	}
 }
 
+// unmake lets go of a lease that could not begin. A root that came from inside
+// another lease has left that one's scope for its own by now: then the wall
+// stands there until the scope is empty.
+func (b *Broker) unmake(ctx context.Context, l *lease) {
+	const why = "the lease could not begin"
+	b.moveScope(l)
+	b.mu.Lock()
+	lingers := l.Parent != "" && l.Scope != ""
+	if lingers && l.Ended.IsZero() {
+		b.standLocked(l)
+	}
+	b.mu.Unlock()
+	if !lingers {
+		b.closeLease(ctx, l, why)
+		return
+	}
+	b.endLease(ctx, l, why)
+	b.checkOut(ctx, l, why) // where it had ended before its start was recorded
+}
+
 // outerEnded is how a lease ends whose parent has.
 const outerEnded = "the lease around it has ended"
 
