@@ -13,18 +13,26 @@ import (
 	"gatepass/broker/audit"
 )
 
-// A daemon that comes while another one is ending waits for the log; one that
-// comes while another serves does not.
-func TestOpenLog(t *testing.T) {
+// heldLog returns a log that a daemon has, where that says that it listens, and
+// what opens the log for the next one.
+func heldLog(t *testing.T) (first *audit.Log, socket string, opener func(context.Context) (*audit.Log, error)) {
+	t.Helper()
 	dir := filepath.Join(t.TempDir(), "audit")
-	socket := filepath.Join(t.TempDir(), "s")
-	opener := func(ctx context.Context) (*audit.Log, error) {
+	socket = filepath.Join(t.TempDir(), "s")
+	opener = func(ctx context.Context) (*audit.Log, error) {
 		return audit.Open(ctx, audit.Options{Dir: dir, Socket: socket})
 	}
 	first, err := opener(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	return first, socket, opener
+}
+
+// A daemon that comes while another one is ending waits for the log; one that
+// comes while another serves does not.
+func TestOpenLog(t *testing.T) {
+	first, socket, opener := heldLog(t)
 	if _, err := openLog(t.Context(), "", time.Millisecond, opener); broker.CodeOf(err) != broker.CodeDaemonUnreachable || !strings.Contains(err.Error(), "does not answer") {
 		t.Errorf("beside one without a socket: %v", err)
 	}
@@ -62,15 +70,7 @@ func TestOpenLog(t *testing.T) {
 // A daemon that systemd started for its socket does not take what answers there,
 // which is its own, for the one that was there before and is ending.
 func TestOpenLogBehindOwnSocket(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "audit")
-	socket := filepath.Join(t.TempDir(), "s")
-	opener := func(ctx context.Context) (*audit.Log, error) {
-		return audit.Open(ctx, audit.Options{Dir: dir, Socket: socket})
-	}
-	first, err := opener(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	first, socket, opener := heldLog(t)
 	ln, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
