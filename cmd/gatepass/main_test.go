@@ -4,13 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"flag"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,10 +32,6 @@ func TestMain(m *testing.M) {
 		return
 	}
 	time.Local = time.UTC // what is shown as local time is compared
-	flag.Parse()
-	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
-		p.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0))) // they wait, for the most part
-	}
 	status := m.Run()
 	if builtPrograms != "" {
 		os.RemoveAll(builtPrograms)
