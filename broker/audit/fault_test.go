@@ -1,6 +1,7 @@
 package audit_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +15,8 @@ import (
 
 	"gatepass/broker"
 	"gatepass/broker/audit"
+
+	"golang.org/x/mod/sumdb/note"
 )
 
 // A faultFS makes chosen steps fail.
@@ -289,12 +292,26 @@ func testFault(t *testing.T, fault func(op, file string) outcome, crash bool) {
 // What a repair moved stays in the old segment for as long as that cannot be
 // cut. However many segments follow, the next run finds its way.
 func TestOldSegmentCannotBeCut(t *testing.T) {
-	for _, crash := range []bool{false, true} {
+	for _, c := range []struct {
+		name        string
+		crash, late bool // late: the key comes when the piece was moved already
+	}{{name: "shut"}, {name: "crash", crash: true}, {name: "late key", late: true}} {
 		dir, key := logDir(t), newKey(t)
-		fsys := &faultFS{}
+		asked, had := make(chan struct{}), make(chan struct{})
 		opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 4 << 10}
-		l := open(t, opts.WithFS(fsys))
+		slow := opts
+		slow.Signer = func(ctx context.Context) (note.Signer, error) {
+			close(asked)
+			<-had
+			return key.Signer(ctx)
+		}
+		if !c.late {
+			close(had)
+		}
+		fsys := &faultFS{}
+		l := open(t, slow.WithFS(fsys))
 		put(t, l, 2, true)
+		<-asked
 		fsys.set(func(op, file string) outcome {
 			if file == "000001.jsonl" && (op == "sync" || op == "open") {
 				return fails
@@ -302,7 +319,10 @@ func TestOldSegmentCannotBeCut(t *testing.T) {
 			return fine
 		})
 		put(t, l, 20, true)
-		if crash {
+		if c.late {
+			close(had)
+		}
+		if c.crash {
 			audit.Abandon(l)
 		} else {
 			shut(t, l)
@@ -312,11 +332,11 @@ func TestOldSegmentCannotBeCut(t *testing.T) {
 		}
 		l = open(t, opts)
 		if s := l.Status(); s.Entries != 23 { // and one that says so
-			t.Errorf("crash %v: %+v", crash, s)
+			t.Errorf("%s: %+v", c.name, s)
 		}
 		shut(t, l)
 		if rep, err := verify(t, dir, key); err != nil || rep.Signed != 23 {
-			t.Errorf("crash %v: %+v, %v", crash, rep, err)
+			t.Errorf("%s: %+v, %v", c.name, rep, err)
 		}
 	}
 }

@@ -76,13 +76,11 @@ func (l *Log) signAll() {
 // anything new. It returns how long to wait before the next one.
 func (l *Log) checkpoint(ctx context.Context) (pause time.Duration) {
 	s := &l.sign
-	l.mu.Lock()
-	signed, uncut := l.signed, len(l.cuts) > 0
-	l.mu.Unlock()
-	l.treeMu.Lock()
-	size := l.tree.n
-	l.treeMu.Unlock()
-	if size == signed || uncut || l.opts.Signer == nil || s.refused != nil {
+	if l.opts.Signer == nil || s.refused != nil {
+		return 0
+	}
+	t, unsigned := l.signable()
+	if unsigned == 0 {
 		return 0
 	}
 	if s.signer == nil {
@@ -96,17 +94,14 @@ func (l *Log) checkpoint(ctx context.Context) (pause time.Duration) {
 		}
 		if err != nil {
 			s.backoff = min(max(2*s.backoff, checkpointInterval), signerBackoff)
-			l.log.Warn("audit log is not signed for now", "entries", size-signed, "retry", s.backoff, "err", err)
+			l.log.Warn("audit log is not signed for now", "entries", unsigned, "retry", s.backoff, "err", err)
 			return s.backoff
 		}
 		s.backoff = 0
+		t, unsigned = l.signable() // meanwhile came the link to it, and whatever else did
 	}
-
-	l.treeMu.Lock()
-	t := l.tree.clone()
-	l.treeMu.Unlock()
-	if t.n < s.from {
-		return 0 // the syncer wakes us when it has added the link
+	if unsigned == 0 || t.n < s.from {
+		return 0 // we are woken when the link was added, or the cuts are made
 	}
 	text := checkpointText(s.signer.Name(), t.n, t.root())
 	msg, err := note.Sign(&note.Note{Text: text}, s.signer)
@@ -125,6 +120,21 @@ func (l *Log) checkpoint(ctx context.Context) (pause time.Duration) {
 	l.toAnchor(msg)
 	l.wakeKeeper()
 	return checkpointInterval
+}
+
+// signable returns the tree, and how many of its entries can be signed now:
+// none while an old segment has lines that a repair has moved. The tree is
+// taken first, since it gets such lines after the cut that they need is known.
+func (l *Log) signable() (t tree, unsigned int64) {
+	l.treeMu.Lock()
+	t = l.tree.clone()
+	l.treeMu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.cuts) > 0 {
+		return t, 0
+	}
+	return t, t.n - l.signed
 }
 
 // readSigner gets the key, and makes sure that what it is about to sign on
