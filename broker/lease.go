@@ -39,7 +39,8 @@ type Lease struct {
 	TTY      string         `json:"tty,omitempty"`
 	Command  string         `json:"command,omitempty"` // what Root became, without its arguments
 	Started  time.Time      `json:"started"`
-	Ended    time.Time      `json:"ended,omitzero"` // Root has; the lease lingers in its scope
+	Ended    time.Time      `json:"ended,omitzero"`     // Root has; the lease lingers in its scope
+	Recorded bool           `json:"recorded,omitempty"` // that it ended is in the log
 }
 
 // ServeModes are the ways a lease's SDKs get their sessions: [leases] serve.

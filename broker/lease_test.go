@@ -1353,6 +1353,45 @@ func TestLeasesBelowLeases(t *testing.T) {
 	})
 }
 
+// Another lease may write down that one has ended before the log says so. If
+// the daemon is killed then, the next one says it, and no other does again.
+func TestEndIsRecordedAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		w.enclosed = true
+		g := w.begin(t, process(100, 50), "ops")
+		w.left["scope-"+g.ID] = []broker.Process{{PID: 101, ID: id(101)}}
+		var killed []broker.Lease
+		var before []broker.Event
+		w.log.before = func(e broker.Event) {
+			if e.Kind == broker.EventLeaseEnded {
+				w.log.before = nil
+				w.begin(t, process(200, 50), "ops2")
+				killed, before = w.saved, slices.Clone(w.log.entries)
+			}
+		}
+		w.end(id(100), 0)
+		for run := range 2 {
+			if run == 0 {
+				w.saved, w.log.entries = killed, before
+			}
+			w.restart()
+			if err := w.Broker.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			for _, e := range w.log.entries {
+				if e.Kind == broker.EventLeaseEnded && e.Lease == g.ID {
+					n++
+				}
+			}
+			if n != 1 {
+				t.Errorf("run %d: %d ends of the lease", run, n)
+			}
+		}
+	})
+}
+
 // A restart of the daemon finds its leases again: the living at their port,
 // the dead get their end.
 func TestLeasesSurviveARestart(t *testing.T) {

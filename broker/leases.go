@@ -408,7 +408,7 @@ func (b *Broker) restoreLeases(ctx context.Context) error {
 	boot := b.cfg.Leases.Processes.Boot()
 	for _, stored := range all {
 		l := &lease{
-			Lease: stored, begun: true, checkout: !stored.Ended.IsZero(), stopWatch: func() {}, gone: make(chan struct{}),
+			Lease: stored, begun: true, checkout: stored.Recorded, stopWatch: func() {}, gone: make(chan struct{}),
 			caller: Caller{UID: b.cfg.Daemon.UID, PID: stored.Root.PID, Program: stored.Program, TTY: stored.TTY, Via: "exec", ID: stored.Root},
 		}
 		b.stand(l)
@@ -416,6 +416,7 @@ func (b *Broker) restoreLeases(ctx context.Context) error {
 		case stored.Boot != boot: // not l's: an outer one may be ending it
 			b.closeLease(ctx, l, "the machine was restarted")
 		case !stored.Ended.IsZero():
+			b.checkOut(ctx, l, "it ended, and the daemon before that was recorded")
 			b.linger(l)
 		case stored.Scope != "" && stored.Parent != "" && !b.lives(stored.Parent):
 			b.endLease(ctx, l, outerEnded)

@@ -73,7 +73,11 @@ func (b *Broker) checkOut(ctx context.Context, l *lease, why string) {
 	ended.Reason = how
 	if err := b.cfg.Log.Append(ctx, ended, true); err != nil {
 		b.cfg.Logger.Error("end of lease not recorded", "lease", l.ID, "err", err)
+		return // the next run tries again, if it lingers for so long
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l.Recorded = true
 }
 
 // unmake lets go of a lease that could not begin. A root that came from inside
