@@ -32,6 +32,15 @@ const (
 	EventRequestFailed     EventKind = "request.failed"     // anything else that went wrong
 )
 
+// EventKinds are all of them.
+var EventKinds = []EventKind{
+	EventDaemonStarted, EventDaemonStopped, EventLogRecovered, EventLogLinked, EventLogPruned,
+	EventKeyAdded, EventKeyRotating, EventKeyRotated, EventKeyRemoved, EventKeyMoved,
+	EventMFAVerified, EventSessionRequested, EventSessionIssued, EventSessionRenewed,
+	EventSessionEnded, EventLeaseStarted, EventLeaseRenewed, EventLeaseEnded,
+	EventLeaseReleased, EventCredentialsServed, EventRequestDenied, EventRequestFailed,
+}
+
 // The outcomes of an [Event].
 const (
 	OutcomeOK     = "ok"

@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -66,12 +67,32 @@ func entryQuery(ctx *cli.Context, now time.Time) (q audit.Query, err error) {
 		return q, err
 	}
 	for _, o := range q.Outcome {
-		if !slices.ContainsFunc([]string{broker.OutcomeOK, broker.OutcomeDenied, broker.OutcomeFailed}, func(known string) bool {
-			ok, _ := audit.Match(o, known)
-			return ok
-		}) {
+		if !matchesAny(o, []string{broker.OutcomeOK, broker.OutcomeDenied, broker.OutcomeFailed}) {
 			return q, usageOf(ctx, "--outcome is ok, denied or failed, not %q", o)
 		}
 	}
+	for _, e := range q.Event {
+		if !matchesAny(e, broker.EventKinds) {
+			return q, broker.Errorf(broker.CodeUsage, "no event is called %q", e).WithHint("there are %s", eventNames())
+		}
+	}
 	return q, nil
+}
+
+// matchesAny reports whether a pattern that was checked is found in one of the
+// values.
+func matchesAny[S ~string](pattern string, values []S) bool {
+	return slices.ContainsFunc(values, func(v S) bool {
+		ok, _ := audit.Match(pattern, string(v))
+		return ok
+	})
+}
+
+// eventNames lists what --event takes, but for patterns.
+func eventNames() string {
+	names := make([]string, len(broker.EventKinds))
+	for i, k := range broker.EventKinds {
+		names[i] = string(k)
+	}
+	return strings.Join(names, ", ")
 }
