@@ -92,7 +92,11 @@ func (l *Log) anchorNewest() error {
 	a.sent, a.status = newest, broker.Anchor{Time: at, Entries: c.size}
 	a.mu.Unlock()
 	name := filepath.Join(l.dir, anchoredName)
-	if err := writeFile(l.fs, l.dir, name, fmt.Appendf(nil, "%s\n%s", at.Format(timeFormat), newest)); err != nil {
+	err = l.inPlace()
+	if err == nil {
+		err = writeFile(l.fs, l.dir, name, fmt.Appendf(nil, "%s\n%s", at.Format(timeFormat), newest))
+	}
+	if err != nil {
 		l.log.Warn("audit log's last anchored checkpoint cannot be remembered", "err", err)
 	}
 	return nil

@@ -93,6 +93,9 @@ func (l *Log) tidy(ctx context.Context) error {
 
 // compressAll compresses what is signed of the segments before current.
 func (l *Log) compressAll(ctx context.Context, current int, next, signed int64) error {
+	if err := l.inPlace(); err != nil {
+		return err
+	}
 	nums, err := listSegments(l.dir)
 	if err != nil {
 		return err
@@ -202,6 +205,9 @@ func (l *Log) finishPruning() {
 // remove removes the segment that is leaving.
 func (l *Log) remove(nums []int) error {
 	k := &l.keep
+	if err := l.inPlace(); err != nil {
+		return err
+	}
 	if err := l.writePruned(nums, k.leaving.tree); err != nil {
 		return err
 	}

@@ -253,7 +253,7 @@ func makeDir(dir string) error {
 	if !filepath.IsAbs(dir) {
 		return broker.Errorf(broker.CodeConfig, "open the audit log: %q is not an absolute path", dir)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDirs(dir); err != nil {
 		return unwritable(dir, err)
 	}
 	info, err := os.Stat(dir)
@@ -265,6 +265,23 @@ func makeDir(dir string) error {
 			WithHint("chmod 700 %s, after a look at who could have changed what is in it", dir)
 	}
 	return nil
+}
+
+// makeDirs makes dir and what is missing above it, so that it is there after a
+// crash as well.
+func makeDirs(dir string) error {
+	_, err := os.Stat(dir)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(dir)
+	if err := makeDirs(parent); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(parent)
 }
 
 // unwritable is how every failure to write the log in dir is returned.
@@ -279,6 +296,15 @@ func unwritable(dir string, err error) error {
 		return e.WithHint("%s must belong to you and be writable; nothing is released until an entry can be written", dir)
 	}
 	return e.WithHint("look at %s and its disk; nothing is released until an entry can be written", dir)
+}
+
+// inPlace returns an error where the directory is not the log's any more. What
+// is changed in it by name would be another's: a copy, or evidence that was put
+// back.
+func (l *Log) inPlace() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.seg.f.InPlace()
 }
 
 // Status tells how many entries the log holds and how many of them are

@@ -1,6 +1,7 @@
 package audit_test
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -166,6 +167,59 @@ func TestCheckpointOfALogThatIsGone(t *testing.T) {
 				shut(t, l)
 			})
 		}
+	}
+}
+
+// What is left to be done to old segments is not done to those of a copy that
+// took the log's place.
+func TestOldSegmentsOfAnotherLog(t *testing.T) {
+	for name, test := range map[string]struct {
+		old    int // segments
+		keep   time.Duration
+		op, on string // fails while the log is in its place
+	}{
+		"cut":      {0, 0, "open sync", "000001.jsonl"},
+		"prune":    {3, 100 * 24 * time.Hour, "remove", "000001.jsonl"},
+		"compress": {3, 0, "create", "000001.jsonl.zst.tmp"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dir, key, fsys := logDir(t), newKey(t), &faultFS{}
+				opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 20 << 10, Keep: test.keep}
+				if test.old > 0 {
+					shut(t, prunable(t, opts.Plain(), test.old))
+				}
+				if test.keep > 0 {
+					opts = opts.Plain()
+				}
+				l := openAsIs(t, opts.WithFS(fsys))
+				fsys.set(func(op, name string) outcome {
+					if strings.Contains(test.op, op) && name == test.on {
+						return fails
+					}
+					return fine
+				})
+				put(t, l, 2, true)
+				settle()
+				put(t, l, 1, true)
+				settle()
+				if fsys.hits == 0 {
+					t.Fatal("nothing failed")
+				}
+				if err := cmp.Or(os.Rename(dir, dir+".away"), os.CopyFS(dir, os.DirFS(dir+".away"))); err != nil {
+					t.Fatal(err)
+				}
+				fsys.set(nil)
+				before := read(t, dir)
+				for range 4 {
+					settle()
+				}
+				l.Close(t.Context())
+				if after := read(t, dir); !maps.EqualFunc(before, after, bytes.Equal) {
+					t.Errorf("of %v there are %v, or not as they were", slices.Sorted(maps.Keys(before)), slices.Sorted(maps.Keys(after)))
+				}
+			})
+		})
 	}
 }
 

@@ -195,7 +195,8 @@ func (r *reader) fresh(wanted filter, each func(hit) error) error {
 		}
 		i, found := slices.BinarySearch(nums, r.num)
 		if found {
-			if r.off, err = r.segment(r.num, r.off, wanted, each); err != nil {
+			// One that is gone was removed meanwhile, like those before it.
+			if r.off, err = r.segment(r.num, r.off, wanted, each); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 			i++

@@ -180,9 +180,7 @@ func (l *Log) readSigner(ctx context.Context) error {
 func (l *Log) writeCheckpoint(msg []byte) error {
 	s := &l.sign
 	// A checkpoint that nobody will find vouches for nothing.
-	l.mu.Lock()
-	err := l.seg.f.InPlace()
-	l.mu.Unlock()
+	err := l.inPlace()
 	if err == nil && s.f != nil {
 		err = s.f.InPlace()
 	}

@@ -207,7 +207,11 @@ func (l *Log) finishCuts() {
 	}
 	var left []cut
 	for _, c := range cuts {
-		if err := l.cutFile(segmentName(c.num), c.to); err != nil {
+		err := l.inPlace()
+		if err == nil {
+			err = l.cutFile(segmentName(c.num), c.to)
+		}
+		if err != nil {
 			l.log.Warn("audit log keeps moved lines in an old segment", "segment", segmentName(c.num), "err", err)
 			left = append(left, c)
 		}
