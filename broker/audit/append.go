@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"runtime"
@@ -143,45 +144,50 @@ func (l *Log) flush() {
 	l.flushed = nil
 }
 
-// flushLocked writes what was added. When that fails, those entries are taken
-// back, and their writers find the error in their encoders; what the write
-// left behind is cut off again, so that the next one begins where this did.
+// flushLocked writes what was added. When that fails, the entries that are not
+// in the file whole are taken back, and their writers find the error in their
+// encoders; what the write left of them is cut off again, so that the next one
+// begins where they did. Those that are whole stay, since a reader may have
+// seen them.
 func (l *Log) flushLocked() {
 	b := l.batch
 	lines := b.lines[b.written:]
 	if len(lines) == 0 {
 		return
 	}
-	wrote := false
+	n := 0
 	err := l.seg.f.InPlace()
-	if err == nil {
-		wrote = true
-		err = writeAt(l.seg.f, lines, l.seg.size)
+	wrote := err == nil
+	if wrote {
+		n, err = writeSome(l.seg.f, lines, l.seg.size)
 	}
+	whole := lines[:bytes.LastIndexByte(lines[:n], '\n')+1]
+	l.seg.size += int64(len(whole))
+	b.written += len(whole)
 	if err == nil {
-		l.seg.size += int64(len(lines))
-		b.written = len(b.lines)
 		l.failLocked(nil)
-	} else {
-		if wrote {
-			if terr := l.seg.f.Truncate(l.seg.size); terr != nil {
-				// What is at the end of the segment is not known, so
-				// the next entry goes to another one.
-				l.broken = terr
-			}
-		}
-		b.lines = b.lines[:b.written]
-		l.next -= int64(len(l.unwritten))
-		err = unwritable(l.dir, err)
-		l.failLocked(err)
+		l.writtenLocked(len(l.unwritten), nil)
+		return
 	}
-	l.writtenLocked(err)
+	if wrote {
+		if terr := l.seg.f.Truncate(l.seg.size); terr != nil {
+			// What is at the end of the segment is not known, so
+			// the next entry goes to another one.
+			l.broken = terr
+		}
+	}
+	kept := bytes.Count(whole, []byte("\n"))
+	b.lines = b.lines[:b.written]
+	l.next -= int64(len(l.unwritten) - kept)
+	err = unwritable(l.dir, err)
+	l.failLocked(err)
+	l.writtenLocked(kept, err)
 }
 
-// writtenLocked tells the writers of what was not written yet that it is, or
-// why it cannot be.
-func (l *Log) writtenLocked(err error) {
-	for _, x := range l.unwritten {
+// writtenLocked tells the writers of what was not written yet that the first n
+// entries of it are, and why the others cannot be.
+func (l *Log) writtenLocked(n int, err error) {
+	for _, x := range l.unwritten[n:] {
 		x.err = err
 	}
 	clear(l.unwritten)

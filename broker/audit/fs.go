@@ -65,14 +65,20 @@ func (f osFile) InPlace() error {
 
 var errNotInPlace = errors.New("was moved or removed")
 
-// writeAt writes all of p at off, or says that it did not: a short write is an
-// error, whatever made it.
+// writeAt writes all of p at off, or says that it did not.
 func writeAt(f file, p []byte, off int64) error {
-	n, err := f.WriteAt(p, off)
+	_, err := writeSome(f, p, off)
+	return err
+}
+
+// writeSome writes p at off and returns how much of it is there: a short write
+// is an error, whatever made it.
+func writeSome(f file, p []byte, off int64) (n int, err error) {
+	n, err = f.WriteAt(p, off)
 	if err == nil && n < len(p) {
 		err = fmt.Errorf("%d of %d bytes were written", n, len(p))
 	}
-	return err
+	return n, err
 }
 
 // writeFile replaces dir/name by data, so that after a crash it holds the old

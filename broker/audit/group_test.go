@@ -57,35 +57,54 @@ func TestSharedWrites(t *testing.T) {
 	shut(t, l)
 }
 
-// When a shared write fails, none of those who share it goes on.
+// When a shared write fails, of those who share it only they go on whose
+// entries are there whole; and of what a reader has seen by then, nothing is
+// taken back.
 func TestSharedWriteFails(t *testing.T) {
 	oneProcessor(t)
 	dir := logDir(t)
 	fsys := &faultFS{}
 	l := open(t, audit.Options{Dir: dir}.WithFS(fsys))
 	put(t, l, 1, true)
+	want := 1
 	for _, how := range []outcome{fails, short, quiet, persisted} {
+		var seen []byte
 		fsys.set(func(op, _ string) outcome {
-			if op == "write" {
+			switch op {
+			case "write":
 				return how
+			case "truncate":
+				seen = entriesOf(t, dir, audit.Query{})
 			}
 			return fine
 		})
 		var all sync.WaitGroup
+		var released atomic.Int32
 		for i := range 8 {
 			all.Go(func() {
-				if err := l.Append(t.Context(), event(i), false); broker.CodeOf(err) != broker.CodeLogUnwritable {
-					t.Errorf("outcome %d: released with %v", how, err)
+				err := l.Append(t.Context(), event(i), false)
+				if err == nil {
+					released.Add(1)
+				} else if broker.CodeOf(err) != broker.CodeLogUnwritable {
+					t.Errorf("outcome %d: %v", how, err)
 				}
 			})
 		}
 		all.Wait()
+		n := int(released.Load())
+		if some := how == short || how == quiet; some != (n > 0) || n == 8 {
+			t.Errorf("outcome %d: %d of 8 were released", how, n)
+		}
+		want += n
+		if how != persisted && !bytes.HasPrefix(segments(t, dir), seen) { // of that nobody can know
+			t.Errorf("outcome %d: what was seen was taken back", how)
+		}
 	}
 	fsys.set(nil)
 	put(t, l, 1, false)
 	shut(t, l)
-	if n := bytes.Count(segments(t, dir), []byte("\n")); n != 2 {
-		t.Errorf("%d entries, want 2", n)
+	if n := bytes.Count(segments(t, dir), []byte("\n")); n != want+1 {
+		t.Errorf("%d entries, want %d", n, want+1)
 	}
 }
 

@@ -164,7 +164,7 @@ func (l *Log) repair(b *batch, cause error) (lines []byte) {
 		l.failLocked(nil)
 		l.repairIn = 0
 	}
-	l.writtenLocked(err) // moved or kept with the others
+	l.writtenLocked(0, err) // moved or kept with the others
 	for _, b := range []*batch{b, later} {
 		b.err, b.room = err, err
 		close(b.done)
