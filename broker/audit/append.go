@@ -47,9 +47,6 @@ func (l *Log) append(ctx context.Context, e *broker.Event, durable bool) error {
 
 	l.mu.Lock()
 	if err := l.makeRoomLocked(ctx, len(x.b)); err != nil {
-		if ctx.Err() == nil {
-			l.failLocked(err)
-		}
 		l.mu.Unlock()
 		l.events.Put(x)
 		return err

@@ -408,3 +408,45 @@ func TestHashesWrittenInPart(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A writer that hears late that there was no room does not take back that
+// there is by now.
+func TestStatusOfALateWriter(t *testing.T) {
+	fsys := &faultFS{}
+	l := open(t, audit.Options{Dir: logDir(t), SegmentSize: 1 << 10}.WithFS(fsys))
+	put(t, l, 1, true) // most of the segment
+	failed := make(chan struct{})
+	fsys.set(func(op, file string) outcome {
+		if op == "create" && file == "000002.jsonl" {
+			close(failed)
+			return fails
+		}
+		return fine
+	})
+	slow := slowContext{t.Context(), make(chan struct{})}
+	late := make(chan error)
+	go func() { late <- l.Append(slow, event(1), true) }()
+	<-failed
+	small := broker.Event{Kind: broker.EventDaemonStopped, Outcome: broker.OutcomeOK}
+	if err := l.Append(t.Context(), small, true); err != nil {
+		t.Fatal(err)
+	}
+	close(slow.ready)
+	if err := <-late; broker.CodeOf(err) != broker.CodeLogUnwritable {
+		t.Errorf("got %v", err)
+	}
+	if s := l.Status(); s.Error != "" {
+		t.Errorf("the status says: %s", s.Error)
+	}
+}
+
+// A slowContext holds up who asks when it is done.
+type slowContext struct {
+	context.Context
+	ready chan struct{}
+}
+
+func (c slowContext) Done() <-chan struct{} {
+	<-c.ready
+	return c.Context.Done()
+}

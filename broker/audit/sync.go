@@ -93,7 +93,10 @@ func (l *Log) turn() error {
 	defer l.mu.Unlock()
 	l.full = false
 	if err != nil {
-		return unwritable(l.dir, err)
+		// Here, not by those who wait: by when they hear of it, it may be over.
+		err = unwritable(l.dir, err)
+		l.failLocked(err)
+		return err
 	}
 	old.f.Close()
 	l.seg = segment{num: old.num + 1, f: f}
