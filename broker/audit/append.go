@@ -145,7 +145,8 @@ func (l *Log) flush() {
 // in the file whole are taken back, and their writers find the error in their
 // encoders; what the write left of them is cut off again, so that the next one
 // begins where they did. Those that are whole stay, since a reader may have
-// seen them.
+// seen them. Where the rest cannot be cut off, that stays too, since it may be in
+// the file: other entries with its numbers would make two logs of it.
 func (l *Log) flushLocked() {
 	b := l.batch
 	lines := b.lines[b.written:]
@@ -167,15 +168,17 @@ func (l *Log) flushLocked() {
 		return
 	}
 	if wrote {
-		if terr := l.seg.f.Truncate(l.seg.size); terr != nil {
-			// What is at the end of the segment is not known, so
-			// the next entry goes to another one.
-			l.broken = terr
-		}
+		// What is at the end of the segment is not known, if this fails,
+		// so the next entry goes to another one.
+		l.broken = l.seg.f.Truncate(l.seg.size)
 	}
 	kept := bytes.Count(whole, []byte("\n"))
-	b.lines = b.lines[:b.written]
-	l.next -= int64(len(l.unwritten) - kept)
+	if l.broken != nil {
+		b.written = len(b.lines) // as far as this segment goes
+	} else {
+		b.lines = b.lines[:b.written]
+		l.next -= int64(len(l.unwritten) - kept)
+	}
 	err = unwritable(l.dir, err)
 	l.failLocked(err)
 	l.writtenLocked(kept, err)

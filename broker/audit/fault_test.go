@@ -409,6 +409,47 @@ func TestHashesWrittenInPart(t *testing.T) {
 	}
 }
 
+// What a failed write has left whole in a segment that could not be cut keeps
+// its number: no other entry has it in the segment after.
+func TestFailedWriteStays(t *testing.T) {
+	for _, durable := range []bool{false, true} {
+		dir, key, fsys := logDir(t), newKey(t), &faultFS{}
+		opts := audit.Options{Dir: dir, Signer: key.Signer}
+		l := open(t, opts.WithFS(fsys))
+		put(t, l, 2, true)
+		fsys.set(func(op, file string) outcome {
+			switch {
+			case op == "write" && file == "000001.jsonl":
+				return persisted
+			case (op == "truncate" || op == "open") && file == "000001.jsonl":
+				return fails
+			}
+			return fine
+		})
+		e := event(0)
+		e.Reason = "refused"
+		if err := l.Append(t.Context(), e, durable); broker.CodeOf(err) != broker.CodeLogUnwritable {
+			t.Errorf("durable %v: got %v", durable, err)
+		}
+		e.Reason = "acknowledged"
+		if err := l.Append(t.Context(), e, true); err != nil {
+			t.Fatal(err)
+		}
+		audit.Abandon(l)
+		l, err := audit.Open(t.Context(), opts)
+		if err != nil {
+			t.Fatalf("durable %v: open again: %v", durable, err)
+		}
+		shut(t, l)
+		if rep, err := verify(t, dir, key); err != nil || rep.Unsigned != 0 {
+			t.Errorf("durable %v: %+v, %v", durable, rep, err)
+		}
+		if found := reasons(t, dir); found["acknowledged"] != 1 || found["refused"] > 1 {
+			t.Errorf("durable %v: there are %v", durable, found)
+		}
+	}
+}
+
 // A writer that hears late that there was no room does not take back that
 // there is by now.
 func TestStatusOfALateWriter(t *testing.T) {
