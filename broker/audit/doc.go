@@ -296,9 +296,10 @@
 // sync the segment is given up: what was not known to be synced is written to
 // the next segment and cut off the old one; until that has worked nothing is
 // signed. What a crash leaves is mended when the log is next opened, and an
-// entry log.recovered says what: a torn last line is cut, a half-made copy of
-// lines in a next segment is removed. Nothing that a checkpoint covers is
-// ever mended: where it does not fit, the log does not open.
+// entry log.recovered says what: a torn last line is cut; a half-made copy of
+// lines in a next segment is removed, and of a whole one the lines that it was
+// made of. Nothing that a checkpoint covers is ever mended: where it does not
+// fit, the log does not open.
 //
 // A segment is compressed beside its place, brought to disk, read again, and
 // each of its leaves compared with the tree's; only then does the new file get

@@ -244,22 +244,25 @@ func (r *recovery) tail(ctx context.Context, at place) error {
 		}
 		r.seg = segment{num: r.segs[i], f: f, size: end, synced: end}
 	}
-	// What the last run wrote may be in memory only.
 	for i := first; i < len(r.segs); i++ {
 		if r.compressed(i) {
 			continue
 		}
-		f, err := r.fs.OpenFile(r.segPath(i), os.O_WRONLY, 0)
-		if err != nil {
-			return err
-		}
-		err = f.Sync()
-		f.Close()
-		if err != nil {
+		if err := r.sync(i); err != nil {
 			return err
 		}
 	}
 	return r.fs.SyncDir(r.dir)
+}
+
+// sync brings segment i to disk: what the last run wrote may be in memory only.
+func (r *recovery) sync(i int) error {
+	f, err := r.fs.OpenFile(r.segPath(i), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
 }
 
 func (r *recovery) segPath(i int) string { return filepath.Join(r.dir, segmentName(r.segs[i])) }
@@ -365,7 +368,8 @@ func (r *recovery) cutTail(i int, off int64, what string) error {
 
 // overlap mends what is left when a repair was interrupted, or could not cut
 // the old segment: the one after segment i, which begins with entry f, repeats
-// its last lines.
+// its last lines. Where it has all of them, it is the one that stays: the old
+// one could not be synced, and what is read of it may be in memory alone.
 func (r *recovery) overlap(i int, f int64) error {
 	old, err := os.ReadFile(r.segPath(i))
 	if err != nil {
@@ -379,23 +383,48 @@ func (r *recovery) overlap(i int, f int64) error {
 	if from == 0 && !bytes.HasPrefix(old, fmt.Appendf(nil, "%s%d,", headSeq, f)) || f < r.signed {
 		return r.damaged("%s begins with entry %d, not %d", segmentName(r.segs[i+1]), f, r.next)
 	}
-	moved := old[from:]
+	moved, whole := old[from:], wholeEntries(copied, f)
+	rest := copied[len(whole):]
 	switch {
-	case bytes.HasPrefix(moved, copied) && i+2 == len(r.segs):
-		// The copy was not finished: nobody was told of it.
-		if err := r.fs.Remove(r.segPath(i + 1)); err != nil {
+	case bytes.HasPrefix(whole, moved):
+		if err := r.sync(i + 1); err != nil {
 			return err
 		}
-		r.mend("removed the unfinished copy %s of %d lines", segmentName(r.segs[i+1]), bytes.Count(moved, []byte("\n")))
-		r.segs = r.segs[:i+1]
-	case bytes.HasPrefix(copied, moved):
 		if err := r.cutFile(segmentName(r.segs[i]), int64(from)); err != nil {
 			return err
 		}
 		r.skip = int64(len(moved))
 		r.mend("cut %d lines of %s that %s repeats", bytes.Count(moved, []byte("\n")), segmentName(r.segs[i]), segmentName(r.segs[i+1]))
+	case bytes.HasPrefix(moved, whole) && i+2 == len(r.segs):
+		// The copy was not finished: nobody was told of it.
+		if bytes.IndexByte(rest, '\n') < 0 {
+			if err := r.fs.Remove(r.segPath(i + 1)); err != nil {
+				return err
+			}
+			r.mend("removed the unfinished copy %s of %d lines", segmentName(r.segs[i+1]), bytes.Count(moved, []byte("\n")))
+		} else {
+			aside := cutName(r.segs[i+1], strconv.FormatInt(f, 10))
+			if err := r.fs.Rename(r.segPath(i+1), filepath.Join(r.dir, aside)); err != nil {
+				return err
+			}
+			r.mend("moved the unfinished copy %s of %d lines to the file %s", segmentName(r.segs[i+1]), bytes.Count(moved, []byte("\n")), aside)
+		}
+		r.segs = r.segs[:i+1]
 	default:
 		return r.damaged("%s and %s both have an entry %d", segmentName(r.segs[i]), segmentName(r.segs[i+1]), f)
 	}
 	return nil
+}
+
+// wholeEntries returns the entries at the start of b, from number seq on.
+// Something else may follow: of lines that were not synced, a power cut leaves
+// any part.
+func wholeEntries(b []byte, seq int64) []byte {
+	for end := 0; ; seq++ {
+		line, _, ok := bytes.Cut(b[end:], []byte("\n"))
+		if h, err := checkLine(line); !ok || err != nil || h.seq != seq {
+			return b[:end]
+		}
+		end += len(line) + 1
+	}
 }
