@@ -17,6 +17,7 @@ import (
 	"gatepass/broker/audit"
 
 	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 // A faultFS makes chosen steps fail.
@@ -25,6 +26,7 @@ type faultFS struct {
 	mu    sync.Mutex
 	fault func(op, name string) outcome
 	hits  int
+	hold  func(op, name string) // called before a step, which it may hold up
 }
 
 // An outcome is how a step fails.
@@ -57,7 +59,19 @@ func (f *faultFS) step(op, name string, do func() error) error {
 	return do()
 }
 
+func (f *faultFS) holdUp(hold func(op, name string)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hold = hold
+}
+
 func (f *faultFS) outcome(op, name string) outcome {
+	f.mu.Lock()
+	hold := f.hold
+	f.mu.Unlock()
+	if hold != nil {
+		hold(op, filepath.Base(name))
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fault == nil {
@@ -532,5 +546,46 @@ func TestCrashAfterRepair(t *testing.T) {
 	shut(t, l)
 	if found := reasons(t, dir); found["acknowledged"] != 1 {
 		t.Errorf("what was acknowledged is there %d times", found["acknowledged"])
+	}
+}
+
+// A checkpoint is not on disk before the hashes of what it covers are: by the
+// last of them, the next run believes the file.
+func TestHashesBeforeCheckpoint(t *testing.T) {
+	dir, key, fsys := logDir(t), newKey(t), &faultFS{}
+	asked, had := make(chan struct{}), make(chan struct{})
+	l := open(t, audit.Options{Dir: dir, Signer: func(ctx context.Context) (note.Signer, error) {
+		close(asked)
+		<-had
+		return key.Signer(ctx)
+	}}.WithFS(fsys))
+	put(t, l, 1, true)
+	<-asked
+	begun, signing := make(chan struct{}), make(chan struct{})
+	var begin, sign sync.Once
+	hashes := 0 // bytes of them
+	fsys.holdUp(func(op, file string) {
+		switch {
+		case op == "write" && file == "hashes":
+			begin.Do(func() { close(begun) })
+			<-signing
+		case op == "write" && file == "checkpoints":
+			sign.Do(func() {
+				hashes = len(read(t, dir)["hashes"])
+				close(signing)
+			})
+		}
+	})
+	put(t, l, 1, true)
+	<-begun
+	close(had)
+	<-signing
+	shut(t, l)
+	var covered int64
+	if _, err := fmt.Sscanf(string(read(t, dir)["checkpoints"]), "%s\n%d\n", new(string), &covered); err != nil {
+		t.Fatal(err)
+	}
+	if want := tlog.StoredHashCount(covered) * tlog.HashSize; int64(hashes) < want {
+		t.Errorf("a checkpoint of %d entries was written when there were %d bytes of hashes, not %d", covered, hashes, want)
 	}
 }

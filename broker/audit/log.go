@@ -138,7 +138,7 @@ type Log struct {
 
 	synced chan []byte // lines, from the syncer to the tree
 	hashes hashFile    // the tree's goroutine's own
-	treeMu sync.Mutex  // the tree's goroutine writes it, the signer reads it
+	treeMu sync.Mutex  // the tree's goroutine writes it, the signer and the keeper read it
 	tree   tree        // over synced entries alone
 
 	anchor anchoring // has a lock of its own

@@ -247,17 +247,20 @@ func (l *Log) grow() {
 	defer close(l.growerDone)
 	var leaf []byte // 0x00 and a line, to be hashed
 	for lines := range l.synced {
-		l.treeMu.Lock()
+		t := l.tree.clone() // nobody else changes it
 		for rest := lines; len(rest) > 0; {
 			end := bytes.IndexByte(rest, '\n')
 			leaf = append(append(leaf[:0], 0), rest[:end]...)
-			l.hashes.pending = l.tree.push(leafHash(leaf, 1, 1+end), l.hashes.pending)
+			l.hashes.pending = t.push(leafHash(leaf, 1, 1+end), l.hashes.pending)
 			rest = rest[end+1:]
 		}
-		l.treeMu.Unlock()
 		if err := l.hashes.flush(); err != nil {
 			l.log.Warn("audit log's hash file cannot be written; it will be rebuilt", "err", err)
 		}
+		// Who sees the tree is to find its hashes in the file.
+		l.treeMu.Lock()
+		l.tree = t
+		l.treeMu.Unlock()
 		l.wakeSigner()
 
 		// What a burst has made large goes when there is less to do.
