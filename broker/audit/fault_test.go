@@ -359,11 +359,14 @@ func TestOldSegmentCannotBeCut(t *testing.T) {
 // nothing is lost, and the next run signs.
 func TestCheckpointFaults(t *testing.T) {
 	for _, step := range []struct{ op, file string }{
-		{"create", "checkpoints"}, {"truncate", "checkpoints"}, {"syncdir", "audit"}, {"write", "checkpoints"},
+		{"create", "checkpoints"}, {"open", "checkpoints"}, {"truncate", "checkpoints"}, {"syncdir", "audit"}, {"write", "checkpoints"},
 		{"sync", "checkpoints"}, {"open", "hashes"}, {"sync", "hashes"}, {"write", "hashes"},
 	} {
 		for _, how := range []outcome{fails, persisted, short, quiet} {
 			for _, first := range []bool{true, false} {
+				if first && step.op == "open" && step.file == "checkpoints" || !first && step.op == "create" {
+					continue // not what it does
+				}
 				dir, key := logDir(t), newKey(t)
 				opts := audit.Options{Dir: dir, Signer: key.Signer}
 				if !first {

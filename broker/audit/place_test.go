@@ -170,6 +170,37 @@ func TestCheckpointOfALogThatIsGone(t *testing.T) {
 	}
 }
 
+// The same where the checkpoints are those of an earlier run: none is written
+// into a file that holds nothing of them.
+func TestFirstCheckpointWithoutTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, key := logDir(t), newKey(t)
+		opts := audit.Options{Dir: dir, Signer: key.Signer}
+		l := open(t, opts)
+		put(t, l, 1, true)
+		shut(t, l)
+		name := filepath.Join(dir, "checkpoints")
+		l = open(t, opts)
+		if err := os.Rename(name, name+".away"); err != nil {
+			t.Fatal(err)
+		}
+		put(t, l, 1, true)
+		settle()
+		if s := l.Status(); s.Signed != 1 || exists(name) {
+			t.Errorf("%+v, and it made the file: %v", s, exists(name))
+		}
+		putBack(t, name)
+		settle()
+		if s := l.Status(); s.Signed != 2 {
+			t.Errorf("put back: %+v", s)
+		}
+		if rep, err := verify(t, dir, key); err != nil || rep.Signed != 2 {
+			t.Errorf("put back: %+v, %v", rep, err)
+		}
+		shut(t, l)
+	})
+}
+
 // What is left to be done to old segments is not done to those of a copy that
 // took the log's place.
 func TestOldSegmentsOfAnotherLog(t *testing.T) {

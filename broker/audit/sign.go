@@ -191,7 +191,11 @@ func (l *Log) writeCheckpoint(msg []byte) error {
 	// Open need not derive them.
 	l.syncHashes()
 	if s.f == nil {
-		f, err := l.fs.OpenFile(filepath.Join(l.dir, checkpointsName), os.O_WRONLY|os.O_CREATE, 0o600)
+		flags := os.O_WRONLY
+		if s.off == 0 {
+			flags |= os.O_CREATE // else it would begin with a hole
+		}
+		f, err := l.fs.OpenFile(filepath.Join(l.dir, checkpointsName), flags, 0o600)
 		if err != nil {
 			return err
 		}
