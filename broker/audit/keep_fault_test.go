@@ -265,3 +265,47 @@ func TestPruneEmptyFirst(t *testing.T) {
 		}
 	})
 }
+
+// An empty segment is gone for good before the one after it goes: else a power
+// cut could leave it, and a log that lacks a segment in the middle.
+func TestPruneInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, key := logDir(t), newKey(t)
+		opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 20 << 10, Keep: 100 * 24 * time.Hour}
+		fsys := &faultFS{}
+		fsys.set(func(op, name string) outcome {
+			if op == "sync" && name == "000001.jsonl" {
+				return fails
+			}
+			return fine
+		})
+		l := openAsIs(t, opts.WithFS(fsys))
+		put(t, l, 1, true)
+		fsys.set(nil)
+		shut(t, l)
+		shut(t, prunable(t, opts.Plain(), 4))
+
+		var removed string // and not known to be on disk
+		fsys.set(func(op, name string) outcome {
+			switch {
+			case op == "syncdir":
+				removed = ""
+			case op == "remove" && strings.HasSuffix(name, ".jsonl"):
+				if removed != "" {
+					t.Errorf("%s was removed before it was known that %s is", name, removed)
+				}
+				removed = name
+			}
+			return fine
+		})
+		l = openAsIs(t, opts.Plain().WithFS(fsys))
+		for range 3 {
+			put(t, l, 1, false)
+			settle()
+		}
+		shut(t, l)
+		if exists(dir + "/000002.jsonl") {
+			t.Error("the old segment is still there")
+		}
+	})
+}
