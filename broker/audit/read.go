@@ -188,24 +188,47 @@ var errEnough = errors.New("there are as many as were asked for")
 func (r *reader) fresh(wanted filter, each func(hit) error) error {
 	for {
 		// Seen before the segment is read to its end: nothing is written to
-		// a segment once there is a next one.
+		// a segment once there is something in the next one.
 		nums, err := listSegments(r.dir)
 		if err != nil {
 			return err
 		}
 		i, found := slices.BinarySearch(nums, r.num)
 		if found {
+			i++
+		}
+		goesOn := i < len(nums)
+		if i == len(nums)-1 {
+			if goesOn, err = r.begun(nums[i]); err != nil {
+				return err
+			}
+		}
+		if found {
 			// One that is gone was removed meanwhile, like those before it.
 			if r.off, err = r.segment(r.num, r.off, wanted, each); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
-			i++
 		}
-		if i == len(nums) {
+		if !goesOn {
 			return nil
 		}
 		r.num, r.off = nums[i], 0
 	}
+}
+
+// begun reports whether there is something in a segment. One that is empty may
+// be removed again, when its name cannot be brought to disk.
+func (r *reader) begun(num int) (bool, error) {
+	f, err := openSegment(r.dir, num)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	size, err := f.size()
+	return size > 0, err
 }
 
 // segment reads one segment forward from off and returns where its last whole

@@ -201,3 +201,88 @@ func TestFollow(t *testing.T) {
 		shut(t, l)
 	}
 }
+
+// A next segment that could not be begun is not one to go on in: entries still
+// come in the one before.
+func TestFollowWhereNoSegmentIsBegun(t *testing.T) {
+	dir, fsys := logDir(t), &faultFS{}
+	l := open(t, audit.Options{Dir: dir, SegmentSize: 3 << 9}.WithFS(fsys))
+	small := broker.Event{Kind: broker.EventDaemonStopped, Outcome: broker.OutcomeOK}
+	add := func() {
+		if err := l.Append(t.Context(), small, false); err != nil {
+			t.Error(err)
+		}
+	}
+	put(t, l, 1, false) // most of the segment
+	held, looked := make(chan struct{}), make(chan struct{})
+	refused := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	reads := 0
+	follow := watchedContext{ctx, func() {
+		select {
+		case <-held:
+			if reads++; reads == 2 { // it has seen both, and reads the first again
+				close(looked)
+			}
+		default:
+		}
+	}}
+	var got []int64
+	for line, err := range audit.Entries(follow, dir, audit.Query{Follow: true}) {
+		if err != nil {
+			if !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+			break
+		}
+		got = append(got, line.Seq)
+		switch len(got) {
+		case 1:
+			add()
+		case 2:
+			fsys.set(func(op, file string) outcome {
+				if op == "syncdir" {
+					return fails
+				}
+				return fine
+			})
+			fsys.holdUp(func(op, file string) {
+				if op == "syncdir" {
+					close(held)
+					<-looked
+				}
+			})
+			go func() {
+				err := l.Append(t.Context(), event(1), false)
+				fsys.set(nil)
+				fsys.holdUp(nil)
+				add()
+				put(t, l, 1, false) // in the next segment
+				refused <- err
+			}()
+			<-held
+		}
+		if line.Seq == 3 {
+			cancel()
+		}
+	}
+	if err := <-refused; broker.CodeOf(err) != broker.CodeLogUnwritable {
+		t.Errorf("got %v", err)
+	}
+	if !slices.Equal(got, span(0, 4)) {
+		t.Errorf("it showed %v", got)
+	}
+	shut(t, l)
+}
+
+// A watchedContext tells of those who ask whether it is done.
+type watchedContext struct {
+	context.Context
+	asked func()
+}
+
+func (c watchedContext) Err() error {
+	c.asked()
+	return c.Context.Err()
+}
