@@ -176,7 +176,7 @@ func lastCheckpoint(f io.ReaderAt, size int64) (last *checkpoint, end int64, who
 	}
 	for i < len(b) {
 		c, n, err := nextCheckpoint(b[i:])
-		if err == errCheckpointTorn {
+		if err == errCheckpointTorn || err != nil && hole(b[i:]) {
 			break
 		}
 		if err != nil {
@@ -189,6 +189,13 @@ func lastCheckpoint(f io.ReaderAt, size int64) (last *checkpoint, end int64, who
 		i += n
 	}
 	return last, start + int64(i), i == 0 || bytes.HasSuffix(b[:i], []byte("\n\n")), nil
+}
+
+// hole reports whether b, the end of a checkpoints file, can be what a power
+// cut has left of one checkpoint: zeros where bytes were not on disk yet, before
+// some that were.
+func hole(b []byte) bool {
+	return len(b) <= maxCheckpoint && bytes.IndexByte(b, 0) >= 0
 }
 
 // checked is a checkpoint from the file, or what is wrong with what should

@@ -135,7 +135,8 @@
 //
 // What follows the last checkpoint and is the beginning of another one of the
 // same origin is being written, or was when the daemon was killed: it counts
-// for nothing, and the next one is written in its place.
+// for nothing, and the next one is written in its place. The same goes, when the
+// daemon starts, for one with zeros in it, as a power cut may leave.
 //
 // # A new key
 //

@@ -65,6 +65,8 @@ func TestRecover(t *testing.T) {
 		{"short hashes", im.with("hashes", im["hashes"][:100]), all, "computed the file hashes again", ""},
 		{"wrong hashes", im.with("hashes", make([]byte, len(im["hashes"]))), all, "computed the file hashes again", ""},
 		{"torn checkpoint", im.with("checkpoints", join(im["checkpoints"], []byte("gatepass-audit/"))), all, "unfinished checkpoint", ""},
+		{"checkpoint with a hole", im.with("checkpoints", join(im["checkpoints"], make([]byte, 40), im["checkpoints"][40:])), all, "unfinished checkpoint", ""},
+		{"checkpoint with zeros for its signature", im.with("checkpoints", join(im["checkpoints"], im["checkpoints"][:bytes.Index(im["checkpoints"], []byte("\n\n"))+2], make([]byte, 90))), all, "unfinished checkpoint", ""},
 		{"checkpoint without its empty line", im.with("checkpoints", bytes.TrimSuffix(im["checkpoints"], []byte("\n"))), all, "", ""},
 		{"no checkpoints", im.with("checkpoints", nil), all, "", ""},
 
