@@ -66,6 +66,7 @@ func Abandon(l *Log) {
 	<-l.keep.done
 	<-l.alarm.done
 	l.closeFiles()
+	close(l.gone)
 }
 
 // RewriteProof reads a proof and writes it again.

@@ -129,6 +129,7 @@ type Log struct {
 	growerDone chan struct{} // the tree's goroutine, and so the syncer, have ended
 	signWake   chan struct{} // the signer's, one place
 	signerDone chan struct{}
+	gone       chan struct{} // closed when the first Close has let go of the log
 
 	// The syncer's own.
 	released int           // writers released by the last sync, and those that had joined the next one by then
@@ -215,6 +216,7 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 		growerDone: make(chan struct{}),
 		signWake:   make(chan struct{}, 1),
 		signerDone: make(chan struct{}),
+		gone:       make(chan struct{}),
 		anchor:     anchoring{wake: make(chan struct{}, 1), done: make(chan struct{})},
 		alarm:      alarming{wake: make(chan struct{}, 1), done: make(chan struct{})},
 		keep:       keeping{wake: make(chan struct{}, 1), done: make(chan struct{})},
@@ -325,17 +327,18 @@ func (l *Log) Status() broker.LogStatus {
 // Close brings everything to disk, signs it, and lets go of the log. What it
 // signs is sent away (see Anchor in [Options]) after the next Open. ctx
 // bounds the wait for the signing key; without the key the last entries stay
-// unsigned, which is no error.
+// unsigned, which is no error. Called again, it waits for the first call.
 func (l *Log) Close(ctx context.Context) error {
 	l.mu.Lock()
 	if l.closed {
 		l.mu.Unlock()
-		<-l.signerDone
+		<-l.gone
 		return nil
 	}
 	l.closed = true
 	l.timer.Stop()
 	l.mu.Unlock()
+	defer close(l.gone)
 	l.cancel()
 	<-l.growerDone
 	<-l.signerDone

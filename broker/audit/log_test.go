@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gatepass/broker"
@@ -221,4 +223,39 @@ func TestRefuseDirectory(t *testing.T) {
 	if len(names) != 4 {
 		t.Errorf("the directory holds %v", names)
 	}
+}
+
+// Whoever closes a log that is being closed waits until it is.
+func TestCloseTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, key := logDir(t), newKey(t)
+		had := make(chan struct{})
+		l := open(t, audit.Options{Dir: dir, Signer: func(ctx context.Context) (note.Signer, error) {
+			select {
+			case <-had:
+				return key.Signer(ctx)
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}})
+		put(t, l, 1, true)
+		first, second := make(chan error, 1), make(chan error, 1)
+		go func() { first <- l.Close(context.Background()) }()
+		synctest.Wait()
+		go func() { second <- l.Close(context.Background()) }()
+		synctest.Wait()
+		select {
+		case err := <-second:
+			t.Errorf("got %v while it was being closed", err)
+			second <- err
+		default:
+		}
+		close(had)
+		if err := cmp.Or(<-first, <-second); err != nil {
+			t.Error(err)
+		}
+		if s := l.Status(); s.Signed != 1 {
+			t.Errorf("%+v", s)
+		}
+	})
 }
