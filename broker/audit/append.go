@@ -35,12 +35,15 @@ func (l *Log) Append(ctx context.Context, e broker.Event, durable bool) error {
 	if e.Kind == broker.EventLogLinked || e.Kind == broker.EventLogPruned {
 		return broker.Errorf(broker.CodeInternal, "write the audit log: %s is the log's own event", e.Kind)
 	}
-	return l.append(ctx, &e, durable)
+	_, err := l.append(ctx, &e, durable)
+	return err
 }
 
-func (l *Log) append(ctx context.Context, e *broker.Event, durable bool) error {
+// append is Append for the log's own events as well. It returns how many
+// entries the log has up to this one.
+func (l *Log) append(ctx context.Context, e *broker.Event, durable bool) (upTo int64, err error) {
 	if err := ctx.Err(); err != nil {
-		return err
+		return 0, err
 	}
 	x := l.events.Get().(*encoder)
 	x.encode(e, &l.commands)
@@ -49,9 +52,10 @@ func (l *Log) append(ctx context.Context, e *broker.Event, durable bool) error {
 	if err := l.makeRoomLocked(ctx, len(x.b)); err != nil {
 		l.mu.Unlock()
 		l.events.Put(x)
-		return err
+		return 0, err
 	}
 	b := l.addLocked(x)
+	upTo = l.next
 	leads := !durable && l.flushed == nil
 	if leads {
 		l.flushed = make(chan struct{})
@@ -72,19 +76,19 @@ func (l *Log) append(ctx context.Context, e *broker.Event, durable bool) error {
 	switch {
 	case durable:
 		if err := wait(ctx, b); err != nil {
-			return err // and x is not ours to give back
+			return 0, err // and x is not ours to give back
 		}
 	case leads:
 		l.flush()
 	default:
 		<-flushed
 	}
-	err := x.err
+	err = x.err
 	if err == nil && durable {
 		err = b.err
 	}
 	l.events.Put(x)
-	return err
+	return upTo, err
 }
 
 // makeRoomLocked waits until n bytes can be written: for a repair, a new

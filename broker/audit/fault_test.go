@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"gatepass/broker"
 	"gatepass/broker/audit"
@@ -591,4 +592,47 @@ func TestHashesBeforeCheckpoint(t *testing.T) {
 	if want := tlog.StoredHashCount(covered) * tlog.HashSize; int64(hashes) < want {
 		t.Errorf("a checkpoint of %d entries was written when there were %d bytes of hashes, not %d", covered, hashes, want)
 	}
+}
+
+// What a new key signs from is the entry that links its log, not others that
+// were not written in the end.
+func TestLinkBesideRefusedEntry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, old, key, fsys := logDir(t), newKey(t), newKey(t), &faultFS{}
+		l := open(t, audit.Options{Dir: dir, Signer: old.Signer})
+		put(t, l, 1, true)
+		shut(t, l)
+
+		syncing, goOn := make(chan struct{}), make(chan struct{})
+		l = open(t, audit.Options{Dir: dir, Signer: key.Signer}.WithFS(fsys))
+		synctest.Wait()
+		syncs := 0
+		fsys.holdUp(func(op, file string) {
+			if op == "sync" && file == "000001.jsonl" {
+				if syncs++; syncs == 2 { // of the link, which the first one asked for
+					close(syncing)
+					<-goOn
+				}
+			}
+		})
+		put(t, l, 1, true)
+		<-syncing
+		refused := make(chan error)
+		go func() { refused <- l.Append(t.Context(), event(1), true) }()
+		synctest.Wait()
+		fsys.set(func(op, file string) outcome {
+			if op == "write" && file == "000001.jsonl" {
+				return fails
+			}
+			return fine
+		})
+		close(goOn)
+		if err := <-refused; broker.CodeOf(err) != broker.CodeLogUnwritable {
+			t.Errorf("got %v", err)
+		}
+		shut(t, l)
+		if s := l.Status(); s.Entries != 3 || s.Signed != 3 {
+			t.Errorf("%+v", s)
+		}
+	})
 }

@@ -289,12 +289,11 @@ func (l *Log) oldest(ctx context.Context, nums []int, current int, next, signed 
 		return nil, err
 	}
 	e := broker.Event{Kind: broker.EventLogPruned, Outcome: broker.OutcomeOK, Reason: pruning{t.n, t.root()}.String()}
-	if err := l.append(ctx, &e, true); err != nil {
+	upTo, err := l.append(ctx, &e, true)
+	if err != nil {
 		return nil, err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return &leaving{nums: nums[:n], tree: t, announced: l.next}, nil
+	return &leaving{nums: nums[:n], tree: t, announced: upTo}, nil
 }
 
 // firstTime returns the time of a segment's first entry, zero without one.

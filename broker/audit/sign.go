@@ -165,12 +165,11 @@ func (l *Log) readSigner(ctx context.Context) error {
 		}
 	default:
 		e := broker.Event{Kind: broker.EventLogLinked, Outcome: broker.OutcomeOK, Reason: link{key: key, old: last.signer(), size: last.size, root: last.root}.String()}
-		if err := l.append(ctx, &e, true); err != nil {
+		upTo, err := l.append(ctx, &e, true)
+		if err != nil {
 			return err
 		}
-		l.mu.Lock()
-		s.from = l.next
-		l.mu.Unlock()
+		s.from = upTo
 	}
 	s.signer = signer
 	return nil
