@@ -69,9 +69,10 @@ type reader struct {
 	size  int64 // of a stretch
 	apart int64 // bytes of a plain segment from mark to mark
 
-	num  int // of the segment to follow, from off on
-	off  int64
-	next int64 // no entry below this number is new
+	num          int // of the segment to follow, from off on
+	off          int64
+	shown        int   // the segment of the entry that was shown last
+	before, next int64 // the numbers after the last two that were shown
 }
 
 func newReader(ctx context.Context, dir string) *reader {
@@ -130,14 +131,17 @@ func (h hit) shown() (Line, error) {
 	return Line{h.seq, h.line, h.entry}, err
 }
 
-// inOrder leaves out what was moved to a later segment by a repair, and seen.
+// inOrder leaves out what was moved to a later segment by a repair, and seen:
+// what that segment begins with. A number that is lower than the one before it
+// is no such sign elsewhere, nor is one between the last two: the last was
+// damaged, and too high.
 func (r *reader) inOrder(each func(hit) error) func(hit) error {
 	return func(h hit) error {
 		if h.bad == nil {
-			if h.seq < r.next {
+			if h.num != r.shown && h.seq < r.next && (h.seq < r.before || h.seq == r.next-1) {
 				return nil
 			}
-			r.next = h.seq + 1
+			r.shown, r.before, r.next = h.num, r.next, h.seq+1
 		}
 		return each(h)
 	}
@@ -155,8 +159,12 @@ func (r *reader) backward(parts []stretch, wanted filter, q Query, each func(hit
 			if below >= 0 && h.seq >= below {
 				return nil // a repair has moved it on
 			}
+			if below < 0 {
+				r.shown, r.next = h.num, h.seq+1
+			} else if r.before == 0 {
+				r.before = h.seq + 1
+			}
 			below = h.seq
-			r.next = max(r.next, h.seq+1)
 		}
 		if q.Reverse {
 			if err := each(h); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"os"
 	"path/filepath"
@@ -168,6 +169,49 @@ func TestEntriesOfBrokenLog(t *testing.T) {
 		}
 		if good != 3 || bad != 2 {
 			t.Errorf("%+v: %d entries and %d other lines", q, good, bad)
+		}
+	}
+}
+
+// A damaged number hides no other entry, and what a repair has moved to the next
+// segment is shown once all the same.
+func TestEntriesWithDamagedNumbers(t *testing.T) {
+	dir := logDir(t)
+	l := open(t, audit.Options{Dir: dir})
+	put(t, l, 10, false)
+	shut(t, l)
+	all := bytes.SplitAfter(segments(t, dir), []byte("\n"))[:10]
+	numbered := func(i int, n string) []byte {
+		_, rest, _ := bytes.Cut(all[i], []byte(","))
+		return slices.Concat([]byte(`{"seq":`+n+","), rest)
+	}
+	for _, tt := range []struct {
+		name          string
+		first, second [][]byte
+		want          []int64
+	}{
+		{"moved", all[:6], all[3:], span(0, 10)},
+		{"too high", [][]byte{all[0], all[1], numbered(2, "77"), all[3], all[4], all[5]}, all[6:], []int64{0, 1, 77, 3, 4, 5, 6, 7, 8, 9}},
+		{"two", [][]byte{all[0], numbered(1, "76"), numbered(2, "77"), all[3], all[4], all[5]}, all[6:], []int64{0, 76, 77, 3, 4, 5, 6, 7, 8, 9}},
+		{"too low", [][]byte{all[0], all[1], all[2], numbered(3, "1"), all[4], all[5]}, all[6:], []int64{0, 1, 2, 1, 4, 5, 6, 7, 8, 9}},
+		{"at the end", [][]byte{all[0], all[1], numbered(2, "77")}, all[3:], []int64{0, 1, 77, 3, 4, 5, 6, 7, 8, 9}},
+		{"at the beginning", [][]byte{numbered(0, "77"), all[1], all[2]}, all[3:], []int64{77, 1, 2, 3, 4, 5, 6, 7, 8, 9}},
+		{"and moved", [][]byte{all[0], numbered(1, "77"), all[2], all[3], all[4], all[5]}, all[4:], []int64{0, 77, 2, 3, 4, 5, 6, 7, 8, 9}},
+	} {
+		for i, b := range [][][]byte{tt.first, tt.second} {
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%06d.jsonl", i+1)), slices.Concat(b...), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var got []int64
+		for line, err := range audit.Entries(t.Context(), dir, audit.Query{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, line.Seq)
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
 	}
 }
