@@ -125,7 +125,7 @@ func (f *feed) stoppable(ctx context.Context) (context.Context, context.CancelFu
 // time: a destination that takes nothing costs little to ask, and one that takes
 // no large batch gets small ones.
 func (f *feed) follow(ctx context.Context) error {
-	next, err := f.resume(ctx)
+	next, there, err := f.resume(ctx)
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func (f *feed) follow(ctx context.Context) error {
 	ended := make(chan error, 1)
 	go func() {
 		defer close(records)
-		ended <- f.read(reading, next, records)
+		ended <- f.read(reading, next, there, records)
 	}()
 	defer func() { // once it has let go of the log
 		cancel()
@@ -157,9 +157,15 @@ func (f *feed) follow(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// read puts what the log holds from next on into records, until ctx ends.
-func (f *feed) read(ctx context.Context, next int64, records chan<- record) error {
+// errPruned ends a reading whose beginning was removed meanwhile.
+var errPruned = errors.New("entries were removed from the log while it was read")
+
+// read puts what the log holds from next on into records, until ctx ends. there
+// says that the log has the entry before that.
+func (f *feed) read(ctx context.Context, next int64, there bool, records chan<- record) error {
 	var before gap
+	first, last := next, int64(-1)
+	doubtful := int64(0) // lines since the last whose number was sure
 	// Damaged lines have no numbers, so they come wherever they are. Those after
 	// the entry that was delivered last count.
 	for line, err := range audit.Entries(ctx, f.cfg.Dir, audit.Query{From: next - 1, Follow: true}) {
@@ -174,15 +180,29 @@ func (f *feed) read(ctx context.Context, next int64, records chan<- record) erro
 			if before.damaged++; before.damaged == 1 {
 				before.why = err
 			}
+			doubtful++
 			continue
-		case e.Seq < next:
-			before = gap{}
+		case e.Seq < first:
+			before, doubtful, last, there = gap{}, 0, e.Seq, false
 			continue
 		}
-		before.removed = max(0, e.Seq-next-int64(before.damaged)) // as far as can be known
-		next = e.Seq + 1
+		// A number that neither is expected nor follows the one before may be
+		// damaged: where it is too high, what comes next is not old.
+		follows := e.Seq > last && e.Seq-last-1 <= int64(before.damaged)
+		sure := follows || e.Seq >= next && e.Seq-next <= doubtful
+		switch last = e.Seq; {
+		case there && follows:
+			return errPruned
+		case there: // an older entry
+			continue
+		case sure:
+			next, doubtful = e.Seq+1, 0
+		default:
+			before.removed = max(0, e.Seq-next-doubtful) // as far as can be known
+			doubtful++
+		}
 		select {
-		case records <- record{slices.Clone(line.Raw), e, before}:
+		case records <- record{slices.Clone(line.Raw), e, sure, before}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -204,9 +224,10 @@ func (f *feed) collect(records <-chan record) []record {
 	batch, size := []record{r}, len(r.raw)
 	soon := time.NewTimer(batchWait)
 	defer soon.Stop()
-	for len(batch) < f.most && size < batchBytes {
+	// The cursor does not move to one that is not sure.
+	for (len(batch) < f.most || !r.sure && len(batch) < batchEntries) && size < batchBytes {
 		select {
-		case r, ok := <-records:
+		case r, ok = <-records:
 			if !ok {
 				return batch
 			}
@@ -264,7 +285,12 @@ func (f *feed) delivered(batch []record, refused *rejected) Cursor {
 	if refused != nil {
 		f.rejected += refused.entries
 	}
-	f.cursor.add(markAfter(last, f.cfg.now()))
+	for _, r := range slices.Backward(batch) {
+		if r.sure {
+			f.cursor.add(markAfter(r, f.cfg.now()))
+			break
+		}
+	}
 	if f.ending && f.cursor.next() >= f.target {
 		f.stop()
 	}
@@ -311,28 +337,29 @@ func (f *feed) at() int64 {
 }
 
 // resume returns the number to go on with: that of the newest mark whose entry
-// the log has as it was delivered, or no longer has because it was pruned.
-func (f *feed) resume(ctx context.Context) (int64, error) {
+// the log has as it was delivered, which is there, or no longer has because it
+// was pruned.
+func (f *feed) resume(ctx context.Context) (next int64, there bool, err error) {
 	f.mu.Lock()
 	marks := f.cursor.Marks
 	f.mu.Unlock()
 	for i, m := range marks {
-		there, err := f.holds(ctx, m)
+		there, pruned, err := f.holds(ctx, m)
 		if err != nil {
-			return 0, err
+			return 0, false, err
 		}
-		if !there {
+		if !there && !pruned {
 			continue
 		}
 		if i > 0 {
 			f.moveBack(marks[i:], "the log does not hold what was forwarded last; going on with what it holds", m.Next)
 		}
-		return m.Next, nil
+		return m.Next, there, nil
 	}
 	if len(marks) > 0 {
 		f.moveBack(nil, "the log does not hold what was forwarded: it is another one, and is forwarded from its beginning", 0)
 	}
-	return 0, nil
+	return 0, false, nil
 }
 
 func (f *feed) moveBack(marks []Mark, why string, next int64) {
@@ -343,24 +370,28 @@ func (f *feed) moveBack(marks []Mark, why string, next int64) {
 	f.book.set(f.name, Cursor{marks})
 }
 
-// holds reports whether the entry before a mark is the one that was delivered.
-func (f *feed) holds(ctx context.Context, m Mark) (bool, error) {
+// holds reports whether the entry before a mark is there and the one that was
+// delivered, or is pruned.
+func (f *feed) holds(ctx context.Context, m Mark) (there, pruned bool, err error) {
 	if m.Next < 1 {
-		return false, nil // nothing was delivered there
+		return false, false, nil // nothing was delivered there
 	}
+	last := int64(-1)
 	for line, err := range audit.Entries(ctx, f.cfg.Dir, audit.Query{From: m.Next - 1}) {
 		switch {
 		case err != nil && line.Raw == nil:
-			return false, err
+			return false, false, err
 		case err != nil:
-			continue
-		case line.Seq > m.Next-1:
-			return true, nil // pruned
+		case line.Seq == m.Next-1:
+			hash := sha256.Sum256(line.Raw)
+			return bytes.Equal(hash[:], m.Hash), false, nil
+		case line.Seq == last+1:
+			return false, true, nil
+		default: // or the number is damaged: the next one tells
+			pruned, last = true, line.Seq
 		}
-		hash := sha256.Sum256(line.Raw)
-		return bytes.Equal(hash[:], m.Hash), nil
 	}
-	return false, ctx.Err()
+	return false, pruned, ctx.Err()
 }
 
 // status tells how far the destination is.

@@ -50,6 +50,13 @@ func (s *fakeSink) arrived() []string {
 	return append([]string(nil), s.got...)
 }
 
+func (s *fakeSink) last() string {
+	if got := s.arrived(); len(got) > 0 {
+		return got[len(got)-1]
+	}
+	return "nothing"
+}
+
 // Whatever a destination does, everything arrives in order, what was not
 // acknowledged again, across restarts and segments.
 func TestInOrderAtLeastOnce(t *testing.T) {
@@ -297,7 +304,7 @@ func TestResume(t *testing.T) {
 	} {
 		cfg := quick(dir, &memory{all: map[string]Cursor{"fake": {tt.marks}}})
 		f := newFeed(cfg, "fake", &fakeSink{}, openBook(cfg.Cursors, time.Now, cfg.Logger))
-		got, err := f.resume(context.Background())
+		got, _, err := f.resume(context.Background())
 		if err != nil || got != tt.want || f.at() != tt.want {
 			t.Errorf("%s: got %d at %d, %v, want %d", tt.name, got, f.at(), err, tt.want)
 		}
@@ -314,7 +321,7 @@ func TestResume(t *testing.T) {
 	}
 	cfg := quick(dir, &memory{all: map[string]Cursor{"fake": {[]Mark{mark(1, all[0])}}}})
 	sent := newFeed(cfg, "fake", &fakeSink{}, openBook(cfg.Cursors, time.Now, cfg.Logger))
-	if got, err := sent.resume(context.Background()); err != nil || got != 1 || sent.at() != 1 {
+	if got, _, err := sent.resume(context.Background()); err != nil || got != 1 || sent.at() != 1 {
 		t.Errorf("pruned: got %d at %d, %v", got, sent.at(), err)
 	}
 	for _, marks := range [][]Mark{nil, {mark(1, all[0])}} {
@@ -386,6 +393,61 @@ func TestBrokenLines(t *testing.T) {
 	}
 	if n := strings.Count(told.String(), "not forwarded\"") + strings.Count(told.String(), "removed"); n != 3 {
 		t.Errorf("%d tidings:\n%s", n, told.String())
+	}
+}
+
+// A line whose number is damaged arrives like all others, and those after it do
+// too: with it the cursor goes nowhere.
+func TestDamagedNumbers(t *testing.T) {
+	for name, numbers := range map[string]map[int]string{
+		"too high":          {12: "9012"},
+		"highest":           {12: "9223372036854775807"},
+		"two, one by one":   {12: "9012", 14: "8000"},
+		"one after another": {12: "9012", 13: "8000"},
+		"first":             {0: "77"},
+		"last":              {29: "999"},
+		"too low":           {12: "2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, dir := newLog(t, audit.Options{})
+			write(t, l, 30)
+			all := lines(t, dir)
+			if err := l.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for i, n := range numbers {
+				_, rest, _ := strings.Cut(all[i], ",")
+				all[i] = `{"seq":` + n + "," + rest
+			}
+			segment := filepath.Join(dir, "000001.jsonl")
+			if err := os.WriteFile(segment, []byte(strings.Join(all[:20], "\n")+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			tries := 0
+			s := &fakeSink{do: func(_ context.Context, batch []record) (int, error) {
+				if tries++; tries%3 == 0 {
+					return 0, errDown
+				}
+				return len(batch), nil
+			}}
+			store := &memory{}
+			f := forwarding(t, quick(dir, store), s)
+			eventually(t, func() string { return strings.TrimPrefix(s.last(), all[19]) })
+			later, err := os.OpenFile(segment, os.O_APPEND|os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer later.Close()
+			for _, line := range all[20:] {
+				if _, err := later.WriteString(line + "\n"); err != nil {
+					t.Fatal(err)
+				}
+				eventually(t, func() string { return strings.TrimPrefix(s.last(), line) })
+				f.Close(0) // and the daemon starts again
+				f = forwarding(t, quick(dir, store), s)
+			}
+			inOrder(t, s.arrived(), all)
+		})
 	}
 }
 

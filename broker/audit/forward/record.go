@@ -9,6 +9,7 @@ import (
 type record struct {
 	raw   []byte // as it stands in the log
 	entry audit.Entry
+	sure  bool // its number fits those around it
 	gap   gap
 }
 
