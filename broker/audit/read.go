@@ -152,19 +152,22 @@ func (r *reader) inOrder(each func(hit) error) func(hit) error {
 func (r *reader) backward(parts []stretch, wanted filter, q Query, each func(hit) error) error {
 	slices.Reverse(parts)
 	var last []hit
-	seen := 0
-	below := int64(-1) // the number of the entry after
+	seen, newest, num := 0, 0, 0
+	below, after := int64(-1), int64(-1) // the numbers of the two entries after
+	top := int64(-1)
 	err := r.scan(parts, wanted, true, func(h hit) error {
 		if h.bad == nil {
-			if below >= 0 && h.seq >= below {
-				return nil // a repair has moved it on
+			// A repair has moved it on: see inOrder.
+			if below >= 0 && h.num != num && h.seq <= top && (h.seq == below || after >= 0 && h.seq >= after) {
+				return nil
 			}
-			if below < 0 {
+			num, below, after, top = h.num, h.seq, below, max(top, h.seq)
+			switch newest++; newest {
+			case 1:
 				r.shown, r.next = h.num, h.seq+1
-			} else if r.before == 0 {
+			case 2:
 				r.before = h.seq + 1
 			}
-			below = h.seq
 		}
 		if q.Reverse {
 			if err := each(h); err != nil {

@@ -213,6 +213,16 @@ func TestEntriesWithDamagedNumbers(t *testing.T) {
 		if !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
+		got = nil
+		for line, err := range audit.Entries(t.Context(), dir, audit.Query{Reverse: true}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, line.Seq)
+		}
+		if slices.Reverse(got); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v from the end, want %v", tt.name, got, tt.want)
+		}
 	}
 }
 
