@@ -25,7 +25,8 @@ const maxRecord = 4 << 20
 // Files returns the CloudTrail files that names lead to: of a directory, all
 // *.json.gz and *.json below it but digests; of anything else, itself. What is
 // not there, is neither a file nor a directory, or is a directory without any, is
-// an error.
+// an error. So is a link to a directory in a directory, which is not followed:
+// what is below it would be left out.
 func Files(names []string) ([]string, error) {
 	var files []string
 	for _, name := range names {
@@ -41,13 +42,23 @@ func Files(names []string) ([]string, error) {
 			continue
 		}
 		before := len(files)
-		err = filepath.WalkDir(name, func(path string, d fs.DirEntry, err error) error {
-			switch {
-			case err != nil:
+		// With a separator at its end, a link is what it leads to.
+		err = filepath.WalkDir(name+string(filepath.Separator), func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
 				return err
+			}
+			isFile := d.Type().IsRegular()
+			if d.Type()&fs.ModeSymlink != 0 {
+				info, err := os.Stat(path)
+				if err == nil && info.IsDir() && d.Name() != "CloudTrail-Digest" {
+					return fmt.Errorf("%s is a link to a directory, which is not followed: name the directories that hold files", path)
+				}
+				isFile = err != nil || info.Mode().IsRegular() // one that leads nowhere cannot be read
+			}
+			switch {
 			case d.IsDir() && d.Name() == "CloudTrail-Digest":
 				return fs.SkipDir
-			case d.Type().IsRegular() && (strings.HasSuffix(path, ".json.gz") || strings.HasSuffix(path, ".json")) &&
+			case isFile && (strings.HasSuffix(path, ".json.gz") || strings.HasSuffix(path, ".json")) &&
 				!strings.Contains(d.Name(), "_CloudTrail-Digest_"):
 				files = append(files, path)
 			}

@@ -138,6 +138,27 @@ func TestFiles(t *testing.T) {
 	if err != nil || len(files) != 2 || files[0] != a || !strings.HasSuffix(files[1], "b.json") {
 		t.Errorf("%v, %v", files, err)
 	}
+	// Links to files count as files, and one to a directory cannot be left out
+	// in silence.
+	links := t.TempDir()
+	link := func(to, name string) {
+		t.Helper()
+		if err := os.Symlink(to, filepath.Join(links, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link(a, "a.json.gz")
+	link("readme.txt", "nowhere.txt")
+	if files, err := reconcile.Files([]string{links}); err != nil || len(files) != 1 || files[0] != filepath.Join(links, "a.json.gz") {
+		t.Errorf("links: %v, %v", files, err)
+	}
+	link(filepath.Dir(a), "2026")
+	if _, err := reconcile.Files([]string{links}); err == nil || !strings.Contains(err.Error(), "2026 is a link to a directory") {
+		t.Errorf("a link to a directory: %v", err)
+	}
+	if files, err := reconcile.Files([]string{filepath.Join(links, "2026")}); err != nil || len(files) != 2 {
+		t.Errorf("a directory by its link: %v, %v", files, err)
+	}
 	if _, err := reconcile.Files([]string{filepath.Join(dir, "other")}); err == nil {
 		t.Error("a directory without files of CloudTrail's passes")
 	}
