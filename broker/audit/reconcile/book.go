@@ -311,8 +311,12 @@ func (s *Session) asking(at time.Time) bool {
 }
 
 // namedRequest returns the session that e, a call of STS, was made for, as the
-// name says that it asks for. keyID is the long-term key's, "" for any.
+// name says that it asks for. keyID is the long-term key's, "" for any. What
+// calls itself another program is not the broker.
 func (b *book) namedRequest(e *Event, keyID string) *Session {
+	if agentFamily(e.Agent) != "" {
+		return nil
+	}
 	for _, s := range b.byName[e.SessionName] {
 		if (keyID == "" || s.keyID == keyID) && s.asking(e.Time) {
 			return s

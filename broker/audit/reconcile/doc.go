@@ -17,15 +17,16 @@
 //
 // Calls that make sessions are the broker's if the trail's request id, or the
 // access key that STS gave, is in the log. So are those of its way through a
-// chain of roles, whose sessions nobody is handed, and those that STS refused.
-// A session that STS made and whose answer the broker never had (a request in
-// the log without outcome, or a failed one) is told apart: by its name, and by
-// its time being that of the request. Of other calls with a long-term key the
-// broker makes a few, most without an entry: GetCallerIdentity, what IAM tells
-// of the user, and for a rotation the changes of its keys. These are taken for
-// the broker's where they come under its name (the user agent "gatepass/…"),
-// from where its proven calls come, and a rotation's within minutes of an entry
-// key.rotating. Everything else that is signed with the key is not.
+// chain of roles, whose sessions nobody is handed, and those that STS refused. A
+// session that STS made and whose answer the broker never had (a request in the
+// log without outcome, or a failed one) is told apart: by its name, by its time
+// being that of the request, and by a user agent that is no other program's. Of
+// other calls with a long-term key the broker makes a few, most without an
+// entry: GetCallerIdentity, what IAM tells of the user, and for a rotation the
+// changes of its keys. These are taken for the broker's where they come under
+// its name (the user agent "gatepass/…"), from where its proven calls come, and
+// a rotation's within minutes of an entry key.rotating. Everything else that is
+// signed with the key is not.
 //
 // # Time
 //

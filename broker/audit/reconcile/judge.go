@@ -176,12 +176,13 @@ func (f *facts) descendant(e *Event, key string, i *issue) Finding {
 // ours, and that the broker did not get.
 func (f *facts) ofMinted(e *Event, i *issue) Finding {
 	v := f.mint(i.made, f.longTerm(i.made))
+	again := e.mints() && agentFamily(e.Agent) == ""
 	switch s := v.Session; {
 	case !v.Kind.Explained():
 		return Finding{Kind: KindUnissued, Why: fmt.Sprintf("used a session that the broker never asked for; event %s made it with %s", i.made.ID, f.keyName(i.made))}
-	case s != nil && e.mints() && e.SessionName == s.Name && e.ErrorCode != "":
+	case s != nil && again && e.SessionName == s.Name && e.ErrorCode != "":
 		return Finding{Kind: KindBroker, Session: s, Why: "the broker asked for session " + s.ID + " and AWS refused it"}
-	case s != nil && e.mints() && e.SessionName == s.Name:
+	case s != nil && again && e.SessionName == s.Name:
 		return Finding{Kind: KindUnanswered, Session: s, Why: "the broker asked for session " + s.ID + ", and what this call made never reached it"}
 	default:
 		return Finding{Kind: KindUnserved, Session: s, Why: "used a session that was made for the broker, which never had it to hand out"}

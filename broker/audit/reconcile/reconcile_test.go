@@ -216,6 +216,16 @@ func TestAnomalies(t *testing.T) {
 			w.pass(time.Hour)
 			w.call(trailtest.Call{Action: "AssumeRole", RoleARN: deploy, SessionName: s.Name})
 		}, map[reconcile.Kind]int64{reconcile.KindUnissued: 1}, "never asked for"},
+		{"and in time, by another program and elsewhere", func(w *world, _, _ *session) {
+			s := w.request("deploy", deploy, "")
+			w.pass(time.Minute)
+			w.trail.Address = "198.51.100.9"
+			w.call(trailtest.Call{Action: "AssumeRole", RoleARN: deploy, SessionName: s.Name, UserAgent: trailtest.CLI})
+		}, map[reconcile.Kind]int64{reconcile.KindUnissued: 1}, "never asked for"},
+		{"and in vain", func(w *world, _, _ *session) {
+			s := w.request("deploy", deploy, "")
+			w.call(trailtest.Call{Action: "AssumeRole", RoleARN: deploy, SessionName: s.Name, UserAgent: trailtest.CLI, Code: "AccessDenied"})
+		}, map[reconcile.Kind]int64{reconcile.KindUnissued: 1}, "AWS refused it"},
 		{"another system, that was seen elsewhere alone", func(w *world, shared, own *session) {
 			mac := func(u *trailtest.Use) { u.Agent = "Boto3/1.34.0 os/macos#23.4" }
 			w.use(shared, "s3:ListBuckets", mac)
