@@ -42,7 +42,7 @@ type Identity struct {
 	ARN            string    `json:"arn,omitempty"`
 	Account        string    `json:"account,omitempty"`
 	AccessKeyID    string    `json:"access_key_id,omitempty"`
-	RoleARN        string    `json:"role_arn,omitempty"`
+	RoleARN        string    `json:"role_arn,omitempty"` // or, of a federated session, its user's
 	SourceIdentity string    `json:"source_identity,omitempty"`
 	Created        time.Time `json:"created,omitzero"`     // the session
 	Console        bool      `json:"console,omitempty"`    // the console's own credentials for it

@@ -264,6 +264,8 @@ func (f *facts) stranger(e *Event) Finding {
 	switch {
 	case id.Type == "AWSAccount" && f.principals[id.PrincipalID] != "":
 		return f.direct(e, f.principals[id.PrincipalID])
+	case id.Type == "FederatedUser" && f.users[id.RoleARN]: // who issued it
+		return Finding{Kind: KindUntraced, Why: "a session that " + id.RoleARN + " gave to " + id.ARN + ", whose beginning neither the log nor these files tell"}
 	case id.Type == "AWSService", console && f.isUser(e):
 		return Finding{Kind: KindForeign, Why: "not by a key of the broker's"}
 	case f.isUser(e) && strings.HasPrefix(id.AccessKeyID, "AKIA"):

@@ -226,6 +226,17 @@ func TestAnomalies(t *testing.T) {
 			s := w.request("deploy", deploy, "")
 			w.call(trailtest.Call{Action: "AssumeRole", RoleARN: deploy, SessionName: s.Name, UserAgent: trailtest.CLI, Code: "AccessDenied"})
 		}, map[reconcile.Kind]int64{reconcile.KindUnissued: 1}, "AWS refused it"},
+		{"a federated session of the user that nothing tells of", func(w *world, _, _ *session) {
+			for _, console := range []string{"", "true"} {
+				w.trail.Raw(w.aws(), "111122223333", map[string]any{
+					"eventTime": w.aws().UTC().Format(time.RFC3339), "eventSource": "s3.amazonaws.com", "eventName": "ListBuckets", "eventID": "f" + console,
+					"sessionCredentialFromConsole": console, "sourceIPAddress": w.trail.Address, "userAgent": trailtest.CLI,
+					"userIdentity": map[string]any{"type": "FederatedUser", "principalId": "111122223333:x", "arn": "arn:aws:sts::111122223333:federated-user/x",
+						"accountId": "111122223333", "accessKeyId": "ASIAEXAMPLENOWHERE01",
+						"sessionContext": map[string]any{"sessionIssuer": map[string]any{"type": "IAMUser", "principalId": "AIDAEXAMPLEALICE", "arn": alice}}},
+				})
+			}
+		}, map[reconcile.Kind]int64{reconcile.KindUntraced: 2}, "neither the log nor these files"},
 		{"another system, that was seen elsewhere alone", func(w *world, shared, own *session) {
 			mac := func(u *trailtest.Use) { u.Agent = "Boto3/1.34.0 os/macos#23.4" }
 			w.use(shared, "s3:ListBuckets", mac)
