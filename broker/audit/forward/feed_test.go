@@ -191,6 +191,29 @@ func TestCursorIsSavedNowAndThen(t *testing.T) {
 	}
 }
 
+// Where the last daemon still moves the cursor while this one waits for the log,
+// what that one has sent does not come again.
+func TestCursorIsReadAtTheStart(t *testing.T) {
+	l, dir := newLog(t, audit.Options{})
+	write(t, l, 10)
+	all := lines(t, dir)
+	store, s := &memory{}, &fakeSink{}
+	cfg := quick(dir, store)
+	cfg.drain = time.Hour // it ends because all is there
+	f, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.to = append(f.to, namedSink{"fake", s})
+	store.all = map[string]Cursor{"fake": {[]Mark{{Next: 8, Hash: hashOf(all[7])}}}}
+	f.Start()
+	f.Close(10)
+	inOrder(t, append(all[:8:8], s.arrived()...), all)
+	if n := len(s.arrived()); n != 2 {
+		t.Errorf("%d entries came", n)
+	}
+}
+
 // A destination that hangs is given up, and is in nobody's way meanwhile.
 func TestHangingDestination(t *testing.T) {
 	l, dir := newLog(t, audit.Options{})

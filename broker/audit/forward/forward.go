@@ -51,11 +51,17 @@ type Config struct {
 
 // A Forwarder sends entries to all destinations, each on its own.
 type Forwarder struct {
-	book  *book
+	cfg   Config
+	to    []namedSink
+	book  *book // from Start on, as are the feeds
 	feeds []*feed
 	wg    sync.WaitGroup
 	stop  context.CancelFunc
-	drain time.Duration
+}
+
+type namedSink struct {
+	name string
+	sink sink
 }
 
 // New returns a forwarder that does not run yet. An error is about the
@@ -76,22 +82,15 @@ func New(cfg Config) (*Forwarder, error) {
 	if cfg.drain == 0 {
 		cfg.drain = drainTime
 	}
-	f := &Forwarder{drain: cfg.drain}
+	f := &Forwarder{cfg: cfg}
 	for _, d := range cfg.Destinations {
 		s, err := newSink(d, cfg.Host)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", d.Name(), err)
 		}
-		f.add(cfg, d.Name(), s)
+		f.to = append(f.to, namedSink{d.Name(), s})
 	}
 	return f, nil
-}
-
-func (f *Forwarder) add(cfg Config, name string, s sink) {
-	if f.book == nil {
-		f.book = openBook(cfg.Cursors, cfg.now, cfg.Logger)
-	}
-	f.feeds = append(f.feeds, newFeed(cfg, name, s, f.book))
 }
 
 // newSink returns the way to a destination.
@@ -105,8 +104,15 @@ func newSink(d Destination, host string) (sink, error) {
 	return newSyslog(d, host)
 }
 
-// Start begins to send.
+// Start begins to send. By then the log is to be the caller's: the cursors are
+// read here, since whoever had the log before moves them on until it is.
 func (f *Forwarder) Start() {
+	if len(f.to) > 0 {
+		f.book = openBook(f.cfg.Cursors, f.cfg.now, f.cfg.Logger)
+	}
+	for _, to := range f.to {
+		f.feeds = append(f.feeds, newFeed(f.cfg, to.name, to.sink, f.book))
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	f.stop = stop
 	for _, feed := range f.feeds {
@@ -134,7 +140,7 @@ func (f *Forwarder) Close(entries int64) {
 	for _, feed := range f.feeds {
 		feed.finish(entries)
 	}
-	late := time.AfterFunc(f.drain, f.stop)
+	late := time.AfterFunc(f.cfg.drain, f.stop)
 	f.wg.Wait()
 	late.Stop()
 	f.stop()

@@ -191,7 +191,7 @@ func forwarding(t testing.TB, cfg Config, s sink) *Forwarder {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.add(cfg, "fake", s)
+	f.to = append(f.to, namedSink{"fake", s})
 	f.Start()
 	t.Cleanup(func() { f.stop(); f.wg.Wait() })
 	return f

@@ -81,7 +81,7 @@ func TestRealJournald(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.add(cfg, "journald", &journaldSink{path})
+	f.to = append(f.to, namedSink{"journald", &journaldSink{path}})
 	f.Start()
 	defer func() { f.stop(); f.wg.Wait() }()
 	write(t, l, 300)
