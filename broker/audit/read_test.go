@@ -226,6 +226,25 @@ func TestEntriesWithDamagedNumbers(t *testing.T) {
 	}
 }
 
+// A segment that begins with a damaged number takes no entry from the one before.
+func TestEntriesFromBeforeADamagedNumber(t *testing.T) {
+	dir := logDir(t)
+	l := open(t, audit.Options{Dir: dir})
+	put(t, l, 12, false)
+	shut(t, l)
+	all := bytes.SplitAfter(segments(t, dir), []byte("\n"))[:12]
+	_, rest, _ := bytes.Cut(all[8], []byte(","))
+	all[8] = slices.Concat([]byte(`{"seq":1,`), rest)
+	for i := range 3 {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%06d.jsonl", i+1)), slices.Concat(all[4*i:4*i+4]...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := seqs(t, dir, audit.Query{From: 6}), []int64{6, 7, 9, 10, 11}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 func TestFollow(t *testing.T) {
 	for _, q := range []audit.Query{{Follow: true}, {Follow: true, Last: 5}} {
 		dir := logDir(t)

@@ -67,6 +67,8 @@ func (b bounds) none() bool { return b.from <= 0 && b.to <= 0 && b.after == nil 
 // order, so that where a clock was set back everything is looked at.
 func (b bounds) pass(first, next mark) bool {
 	switch {
+	case first.known && next.known && first.seq > next.seq: // one of them is damaged
+		return false
 	case next.known && next.seq <= b.from, first.known && b.to > 0 && first.seq >= b.to:
 		return true
 	case !first.known || !next.known || bytes.Compare(first.time[:], next.time[:]) > 0:
