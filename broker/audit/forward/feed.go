@@ -164,8 +164,7 @@ var errPruned = errors.New("entries were removed from the log while it was read"
 // says that the log has the entry before that.
 func (f *feed) read(ctx context.Context, next int64, there bool, records chan<- record) error {
 	var before gap
-	first, last := next, int64(-1)
-	doubtful := int64(0) // lines since the last whose number was sure
+	numbers := newNumbering(next, -1)
 	// Damaged lines have no numbers, so they come wherever they are. Those after
 	// the entry that was delivered last count.
 	for line, err := range audit.Entries(ctx, f.cfg.Dir, audit.Query{From: next - 1, Follow: true}) {
@@ -180,29 +179,22 @@ func (f *feed) read(ctx context.Context, next int64, there bool, records chan<- 
 			if before.damaged++; before.damaged == 1 {
 				before.why = err
 			}
-			doubtful++
+			numbers.none()
 			continue
-		case e.Seq < first:
-			before, doubtful, last, there = gap{}, 0, e.Seq, false
+		case e.Seq < next: // delivered
+			before, there, numbers = gap{}, false, newNumbering(next, e.Seq)
 			continue
 		}
-		// A number that neither is expected nor follows the one before may be
-		// damaged: where it is too high, what comes next is not old.
-		follows := e.Seq > last && e.Seq-last-1 <= int64(before.damaged)
-		sure := follows || e.Seq >= next && e.Seq-next <= doubtful
-		switch last = e.Seq; {
-		case there && follows:
+		n := numbers.take(e.Seq)
+		if there && n.follows {
 			return errPruned
-		case there: // an older entry
-			continue
-		case sure:
-			next, doubtful = e.Seq+1, 0
-		default:
-			before.removed = max(0, e.Seq-next-doubtful) // as far as can be known
-			doubtful++
 		}
+		if there { // older than what was delivered last
+			continue
+		}
+		before.removed = n.missing
 		select {
-		case records <- record{slices.Clone(line.Raw), e, sure, before}:
+		case records <- record{slices.Clone(line.Raw), e, n.sure, before}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
