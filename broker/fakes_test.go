@@ -223,19 +223,24 @@ type fakeKeys struct {
 	lists  int
 	probes int
 	lose   func(broker.Key) broker.Key // what becomes of a key that is put; nil changes nothing
+	listed func()                      // runs before a list that was made is returned; may be nil
 	read   []broker.Secret             // every secret that was handed to the broker
 }
 
 func (f *fakeKeys) Keys(context.Context) ([]broker.KeyInfo, error) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.lists++
 	var list []broker.KeyInfo
 	for _, k := range f.keys {
 		list = append(list, k.KeyInfo)
 	}
+	err, listed := f.err, f.listed
+	f.mu.Unlock()
 	slices.SortFunc(list, func(x, y broker.KeyInfo) int { return strings.Compare(x.Name, y.Name) })
-	return list, f.err
+	if listed != nil {
+		listed()
+	}
+	return list, err
 }
 
 func (f *fakeKeys) Key(_ context.Context, name string) (broker.Key, error) {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -54,11 +55,14 @@ func (x *keyIndex) lookup(ctx context.Context, name string) (KeyInfo, error) {
 func (x *keyIndex) list(ctx context.Context) ([]KeyInfo, error) { return x.since(ctx, math.MaxInt) }
 
 // since reads the keychain, unless it has been read after the first reads of
-// all: of many who look at once, the late need not read it again.
+// all: of many who look at once, the late need not read it again. Nobody waits
+// for a read that began before the last change.
 func (x *keyIndex) since(ctx context.Context, reads int) ([]KeyInfo, error) {
-	return x.loads.do(ctx, "", func() ([]KeyInfo, error) {
+	x.mu.Lock()
+	generation := x.generation
+	x.mu.Unlock()
+	return x.loads.do(ctx, strconv.Itoa(generation), func() ([]KeyInfo, error) {
 		x.mu.Lock()
-		generation := x.generation
 		if x.keys != nil && x.reads > reads {
 			defer x.mu.Unlock()
 			return slices.SortedFunc(maps.Values(x.keys), func(a, b KeyInfo) int { return strings.Compare(a.Name, b.Name) }), nil

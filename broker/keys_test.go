@@ -284,3 +284,36 @@ func TestKeyChangesWait(t *testing.T) {
 		}
 	})
 }
+
+// A slow listing tells of the time before a change: who comes after the change
+// does not go by it.
+func TestKeysListedBeforeAChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.sts.id = broker.Identity{Account: "111122223333", ARN: userARN}
+		w.sts.inCall(func(string) error {
+			w.sts.inCall(nil)
+			slow := true
+			w.keys.listed = func() {
+				if slow {
+					slow = false
+					time.Sleep(10 * time.Second)
+				}
+			}
+			go w.Keys(context.Background(), cli, broker.Reachable{})
+			synctest.Wait()
+			return nil
+		})
+		first := newKey("bob")
+		if _, err := w.AddKey(t.Context(), cli, first); err != nil {
+			t.Fatal(err)
+		}
+		second := newKey("bob")
+		second.AccessKeyID = "AKIABOB0000000000002"
+		_, err := w.AddKey(t.Context(), cli, second)
+		wantCode(t, err, broker.CodeUsage)
+		if got := w.keys.keys["bob"].AccessKeyID; got != first.AccessKeyID {
+			t.Errorf("stored is %s", got)
+		}
+	})
+}
