@@ -1441,3 +1441,37 @@ func TestLeasesSurviveARestart(t *testing.T) {
 		})
 	}
 }
+
+// A bookAt runs saved after each time that the leases were written down.
+type bookAt struct {
+	*fakeTree
+	saved func([]broker.Lease)
+}
+
+func (b bookAt) SaveLeases(all []broker.Lease) error {
+	err := b.fakeTree.SaveLeases(all)
+	b.saved(slices.Clone(all))
+	return err
+}
+
+// However far a daemon comes with the leases of the one before, those that it
+// has not come to are still written down.
+func TestKilledWhileItRestores(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		w.begin(t, process(100, 50), "ops")
+		time.Sleep(time.Second)
+		alive := w.begin(t, process(200, 50), "ops")
+		w.gone[id(100)] = broker.Exit{}
+		w.world.leases = w.fakeTree.leases()
+		w.world.leases.Book = bookAt{w.fakeTree, func(all []broker.Lease) {
+			if !slices.ContainsFunc(all, func(l broker.Lease) bool { return l.ID == alive.ID }) {
+				t.Errorf("the one that lives is not among %+v", all)
+			}
+		}}
+		w.world.start()
+		if err := w.Broker.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -406,12 +406,16 @@ func (b *Broker) restoreLeases(ctx context.Context) error {
 		return err
 	}
 	boot := b.cfg.Leases.Processes.Boot()
-	for _, stored := range all {
-		l := &lease{
+	leases := make([]*lease, len(all))
+	for i, stored := range all { // before the end of one has those that stand written down
+		leases[i] = &lease{
 			Lease: stored, begun: true, checkout: stored.Recorded, stopWatch: func() {}, gone: make(chan struct{}),
 			caller: Caller{UID: b.cfg.Daemon.UID, PID: stored.Root.PID, Program: stored.Program, TTY: stored.TTY, Via: "exec", ID: stored.Root},
 		}
-		b.stand(l)
+		b.stand(leases[i])
+	}
+	for i, stored := range all {
+		l := leases[i]
 		switch {
 		case stored.Boot != boot: // not l's: an outer one may be ending it
 			b.closeLease(ctx, l, "the machine was restarted")
