@@ -1475,3 +1475,44 @@ func TestKilledWhileItRestores(t *testing.T) {
 		}
 	})
 }
+
+// Where a root has several leases, each keeps its wall until it has ended,
+// whichever of them end before.
+func TestLeasesOfOneRootThatEndOneByOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		for range 3 {
+			w.begin(t, process(100, 50), "ops")
+			time.Sleep(time.Second)
+		}
+		w.world.leases = w.fakeTree.leases()
+		opened := 0
+		w.world.leases.Endpoints = endpointsOf{fakeEndpoints{w.fakeTree}, func() error {
+			if opened++; opened > 1 {
+				return errors.New("address in use")
+			}
+			return nil
+		}}
+		w.world.start()
+		if err := w.Broker.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if len(w.fakeTree.saved) != 1 {
+			t.Fatalf("%d leases stand", len(w.fakeTree.saved))
+		}
+		wantCode(t, w.as(t, process(101, 100, 50), "ops2"), broker.CodeDenied)
+	})
+}
+
+// endpointsOf are opened unless open fails.
+type endpointsOf struct {
+	fakeEndpoints
+	open func() error
+}
+
+func (e endpointsOf) Open(l *broker.Lease) (int, error) {
+	if err := e.open(); err != nil {
+		return 0, err
+	}
+	return e.fakeEndpoints.Open(l)
+}

@@ -158,9 +158,14 @@ func (b *Broker) closeLease(ctx context.Context, l *lease, why string) {
 		if b.roots[l.Root] == l {
 			delete(b.roots, l.Root)
 		}
-		// gatepass exec that becomes gatepass exec is the root of both.
-		if up := b.leases[l.Parent]; up != nil && up.Root == l.Root && b.roots[l.Root] == nil {
-			b.roots[l.Root] = up
+		// gatepass exec that becomes gatepass exec is the root of both. The one
+		// that began last is the innermost.
+		if b.roots[l.Root] == nil {
+			for _, up := range b.leases {
+				if in := b.roots[l.Root]; up.Root == l.Root && (in == nil || up.Started.After(in.Started)) {
+					b.roots[l.Root] = up
+				}
+			}
 		}
 	}
 	stop, scope := l.stopWatch, l.Scope
