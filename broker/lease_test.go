@@ -1516,3 +1516,32 @@ func (e endpointsOf) Open(l *broker.Lease) (int, error) {
 	}
 	return e.fakeEndpoints.Open(l)
 }
+
+// A lease that has another session by now does not end with the one before,
+// and nobody is warned of that one's end.
+func TestRenewedUnderAnotherMeaning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newLeased(t)
+		p := &changingProfiles{fakeProfiles: w.profiles.(fakeProfiles)}
+		w.profiles = p
+		w.world.leases.Renew, w.world.leases.AtExpiry = "ask", "end"
+		w.world.start()
+		g := w.begin(t, process(100, 50), "ops")
+		time.Sleep(30 * time.Minute)
+		p.change("ops", func(c *profiles.Chain) { c.Hops[0].SessionName = "another" })
+		if _, err := w.Renew(t.Context(), process(60), g.ID, broker.Request{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(40 * time.Minute)
+		if got := w.sent(); len(got) != 0 || len(w.heard()) != 0 {
+			t.Errorf("sent %q, told %q", got, w.heard())
+		}
+		if err := w.as(t, process(101, 100, 50), "ops"); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(21 * time.Minute)
+		if got := w.sent(); len(got) == 0 {
+			t.Error("the last session ended, and no process")
+		}
+	})
+}

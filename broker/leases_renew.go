@@ -29,10 +29,24 @@ func (b *Broker) onlyHeld(l *lease) bool {
 
 // leaseExpired is called when a session of a lease has expired and no other
 // has taken its place: then processes are ended where the rule says so.
-func (b *Broker) leaseExpired(id string) {
-	if l := b.lease(id); l != nil && l.AtExpiry == "end" {
+func (b *Broker) leaseExpired(s *session) {
+	if l := b.lease(s.q.lease); l != nil && l.AtExpiry == "end" && !b.outlived(s) {
 		b.signalEnd(l, "its session expired")
 	}
+}
+
+// outlived reports whether s's lease has a session of the same profile that
+// lasts longer: what the profile means has changed, and the lease was renewed.
+func (b *Broker) outlived(s *session) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	left := max(0, s.left(b.cfg.Clock))
+	for _, other := range b.sessions {
+		if other.q.lease == s.q.lease && other.q.profile == s.q.profile && other.left(b.cfg.Clock) > left {
+			return true
+		}
+	}
+	return false
 }
 
 // warnAhead is how long before the end of a lease's session its user is told:
@@ -49,7 +63,7 @@ func warnAhead(s *session) time.Duration {
 // is renewed ahead never comes so far.
 func (b *Broker) warn(s *session) {
 	l := b.lease(s.q.lease)
-	if l == nil || b.cached(s.q.cacheKey) != s || s.q.profile != l.Profiles[0] || b.leaseEnded(l) {
+	if l == nil || b.cached(s.q.cacheKey) != s || s.q.profile != l.Profiles[0] || b.leaseEnded(l) || b.outlived(s) {
 		return
 	}
 	left := s.left(b.cfg.Clock)

@@ -433,7 +433,7 @@ func (b *Broker) expire(s *session) {
 	delete(b.sessions, s.q.cacheKey)
 	b.mu.Unlock()
 	b.ended(s, "expired")
-	b.leaseExpired(s.q.lease)
+	b.leaseExpired(s)
 }
 
 // drop ends all sessions that match, at once.
