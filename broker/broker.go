@@ -158,6 +158,35 @@ func (b *Broker) serve(ctx context.Context, caller Caller, l *lease, req Request
 // pass takes a request through the gate: what it returns is recorded and may
 // leave. Its error is recorded too, or an *[AskError].
 func (b *Broker) pass(ctx context.Context, caller Caller, l *lease, q *query, req Request) (*session, error) {
+	for range maxMeanings {
+		s, err := b.recorded(ctx, caller, l, q, req)
+		if err != nil {
+			return nil, err
+		}
+		if b.stands(s, l) {
+			b.served(s, l)
+			return s, nil
+		}
+		// It ended while it was recorded: it must not leave after that.
+	}
+	return nil, b.refuse(ctx, caller, q, req.Reason, errEnded(q.profile))
+}
+
+// errEnded says that the session for a profile may not leave any more.
+func errEnded(profile string) error {
+	return Errorf(CodeDenied, "profile %q: its session ended before it was served", profile).WithHint("try again")
+}
+
+// stands reports whether neither s nor l, the lease that it is for, has ended.
+func (b *Broker) stands(s *session, l *lease) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.sessions[s.q.cacheKey] == s && (l == nil || l.Ended.IsZero())
+}
+
+// recorded takes a request through the gate once, and writes that what it
+// returns leaves.
+func (b *Broker) recorded(ctx context.Context, caller Caller, l *lease, q *query, req Request) (*session, error) {
 	if l != nil {
 		if err := b.admit(l, caller, &req); err != nil {
 			return nil, b.refuse(ctx, caller, &query{profile: req.Profile, lease: l.ID}, req.Reason, err)
@@ -180,7 +209,6 @@ func (b *Broker) pass(ctx context.Context, caller Caller, l *lease, q *query, re
 	if err := b.cfg.Log.Append(context.WithoutCancel(ctx), served, fresh); err != nil {
 		return nil, b.remember(caller, q.profile, err)
 	}
-	b.served(s, req.lease)
 	return s, nil
 }
 

@@ -1545,3 +1545,49 @@ func TestRenewedUnderAnotherMeaning(t *testing.T) {
 		}
 	})
 }
+
+// What is served is recorded before its lease, or its session, has ended, or
+// does not leave.
+func TestEndedWhileServed(t *testing.T) {
+	for name, end := range map[string]func(w leased){
+		"the lease": func(w leased) { w.end(id(100), 0) },
+		"the key": func(w leased) {
+			if err := w.RemoveKey(context.Background(), process(60), "alice", broker.Reachable{}); err != nil {
+				panic(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newLeased(t)
+				g := w.begin(t, process(100, 50), "ops")
+				w.log.before = func(e broker.Event) {
+					if e.Kind == broker.EventCredentialsServed {
+						w.log.before = nil
+						end(w)
+					}
+				}
+				child := process(101, 100, 50)
+				if _, err := w.LeaseCredentials(t.Context(), g.ID, child); err == nil {
+					t.Errorf("served after %q", w.log.kinds())
+				}
+			})
+		})
+		t.Run(name+", in an environment", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newLeased(t)
+				w.log.before = func(e broker.Event) {
+					if e.Kind == broker.EventCredentialsServed {
+						w.log.before = nil
+						end(w)
+					}
+				}
+				req := leaseRequest("ops")
+				req.Serve = "env"
+				if _, err := w.Begin(t.Context(), process(100, 50), req); err == nil {
+					t.Errorf("served after %q", w.log.kinds())
+				}
+			})
+		})
+	}
+}

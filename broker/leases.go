@@ -201,6 +201,9 @@ func (b *Broker) begin(ctx context.Context, caller Caller, parent *lease, q *que
 		if err := b.cfg.Log.Append(context.WithoutCancel(ctx), served, true); err != nil {
 			return LeaseGrant{}, err
 		}
+		if !b.stands(first, l) {
+			return LeaseGrant{}, errEnded(q.profile)
+		}
 		b.served(first, l)
 		grant.Credentials = first.creds
 	}
