@@ -224,6 +224,7 @@ type fakeKeys struct {
 	probes int
 	lose   func(broker.Key) broker.Key // what becomes of a key that is put; nil changes nothing
 	listed func()                      // runs before a list that was made is returned; may be nil
+	remove func()                      // runs before a key is removed; may be nil
 	read   []broker.Secret             // every secret that was handed to the broker
 }
 
@@ -272,6 +273,9 @@ func (f *fakeKeys) PutKey(_ context.Context, k broker.Key) error {
 }
 
 func (f *fakeKeys) RemoveKey(_ context.Context, name string) error {
+	if f.remove != nil {
+		f.remove()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err == nil {

@@ -288,8 +288,8 @@ func (b *Broker) RemoveKey(ctx context.Context, caller Caller, name string, how 
 	// Twice: at once, however long the keychain takes, and again for what was
 	// minted until it had let go of the key.
 	b.dropKey(name)
+	defer b.dropBases(context.WithoutCancel(ctx), info) // what was stored until then
 	defer b.dropKey(name)
-	defer b.dropBases(context.WithoutCancel(ctx), info)
 	if err := b.cfg.Keys.RemoveKey(ctx, name); err != nil {
 		return b.refuse(ctx, caller, q, "", fmt.Errorf("remove key %q: %w", name, err))
 	}
@@ -297,11 +297,12 @@ func (b *Broker) RemoveKey(ctx context.Context, caller Caller, name string, how 
 	return nil
 }
 
-// dropKey ends a key's sessions, those being minted included.
+// dropKey ends a key's sessions and proofs, those being got included.
 func (b *Broker) dropKey(name string) {
 	b.index.forget()
 	b.mu.Lock()
 	b.removals[name]++
+	maps.DeleteFunc(b.baseSessions, func(_ string, s *base) bool { return s.key == name })
 	b.mu.Unlock()
 	b.drop("key removed", func(s *session) bool { return s.q.key.Name == name })
 }

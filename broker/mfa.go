@@ -261,6 +261,12 @@ func (b *Broker) exchange(caller Caller, of *query, code Secret) (*base, error) 
 	b.baseSessions[q.promptKey()] = s
 	b.mu.Unlock()
 	b.storeBase(&q, s)
+	b.mu.Lock()
+	gone := b.removals[q.key.Name] != removals
+	b.mu.Unlock()
+	if gone { // while it was stored
+		b.dropBases(ctx, q.key)
+	}
 	return s, nil
 }
 
@@ -316,13 +322,19 @@ func (b *Broker) storeBase(q *query, s *base) {
 // loadBase takes up the base session that the keychain keeps for q's key, if
 // it is of q's device. It returns nil for none.
 func (b *Broker) loadBase(q *query) *base {
+	b.mu.Lock()
+	removals := b.removals[q.key.Name]
+	b.mu.Unlock()
 	s := b.readBase(q.key)
 	if s == nil || s.serial != q.serial {
 		return nil
 	}
 	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.removals[q.key.Name] != removals { // its key was removed meanwhile
+		return nil
+	}
 	b.baseSessions[q.promptKey()] = s
-	b.mu.Unlock()
 	return s
 }
 

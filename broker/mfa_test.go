@@ -864,3 +864,94 @@ func (p pinentry) Ask(ctx context.Context, _ broker.Question, mode string, how b
 func (p pinentry) Run(context.Context, string, func(int) error) (broker.Secret, error) {
 	panic("no program")
 }
+
+// vaultAt is a vault whose calls run something before they return.
+type vaultAt struct {
+	fakeVault
+	read, put, removed func()
+}
+
+func (v vaultAt) Secret(ctx context.Context, name string) (broker.Secret, error) {
+	s, err := v.fakeVault.Secret(ctx, name)
+	v.read()
+	return s, err
+}
+
+func (v vaultAt) PutSecret(ctx context.Context, name string, value broker.Secret) error {
+	v.put()
+	return v.fakeVault.PutSecret(ctx, name, value)
+}
+
+func (v vaultAt) RemoveSecret(ctx context.Context, name string) error {
+	err := v.fakeVault.RemoveSecret(ctx, name)
+	v.removed()
+	return err
+}
+
+func newVaultAt(w *world) *vaultAt {
+	nothing := func() {}
+	v := &vaultAt{w.vault, nothing, nothing, nothing}
+	w.mfa.Vault = v
+	w.start()
+	return v
+}
+
+// A proof ends with its key, whatever is done with it while that is removed.
+func TestMFAProofOfAKeyBeingRemoved(t *testing.T) {
+	remove := func(w *world) {
+		if err := w.RemoveKey(context.Background(), cli, "alice", broker.Reachable{}); err != nil {
+			panic(err)
+		}
+	}
+	for name, during := range map[string]func(w *world, v *vaultAt){
+		"read": func(w *world, v *vaultAt) {
+			w.run(context.Background(), w.person(7, "plainmfa", types("123456")))
+			w.start()
+			v.read = func() {
+				v.read = func() {}
+				remove(w)
+			}
+		},
+		"stored": func(w *world, v *vaultAt) {
+			v.put = func() {
+				v.put = func() {}
+				remove(w)
+			}
+		},
+		"given": func(w *world, v *vaultAt) {
+			w.keys.remove = func() { // what the keychain still has is still used
+				w.keys.remove = nil
+				exchanged := make(chan struct{})
+				w.sts.inCall(func(string) error {
+					w.sts.inCall(nil)
+					<-exchanged
+					return nil
+				})
+				go w.run(context.Background(), w.person(7, "plainmfa", types("123456")))
+				synctest.Wait()
+				v.removed = func() { // of the rotation's key
+					v.removed = func() { // of the proof
+						v.removed = func() {}
+						close(exchanged)
+						synctest.Wait()
+					}
+				}
+			}
+			remove(w)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				v := newVaultAt(w)
+				during(w, v)
+				w.run(t.Context(), w.person(8, "plainmfa", types("654321")))
+				synctest.Wait()
+				st, _ := w.Status(t.Context())
+				if len(w.keys.keys) != 0 || len(st.Proofs) != 0 || len(w.vault) != 0 {
+					t.Errorf("keys %v, proofs %+v, vault %d", w.keys.keys, st.Proofs, len(w.vault))
+				}
+			})
+		})
+	}
+}
