@@ -133,19 +133,27 @@ func (b *Broker) base(caller Caller, q *query, need time.Duration, notBefore tim
 	if s := b.knownBase(q); usable(s) {
 		return s, nil
 	}
-	return b.bases.do(context.Background(), q.promptKey(), func() (*base, error) {
-		s := b.knownBase(q)
-		if s == nil {
-			s = b.loadBase(q)
+	for {
+		ours := false
+		s, err := b.bases.do(context.Background(), q.promptKey(), func() (*base, error) {
+			ours = true
+			s := b.knownBase(q)
+			if s == nil {
+				s = b.loadBase(q)
+			}
+			if usable(s) {
+				return s, nil
+			}
+			if !ask {
+				return nil, errWouldAsk
+			}
+			return b.verify(caller, q)
+		}, nil)
+		if err != nil || ours || usable(s) {
+			return s, err
 		}
-		if usable(s) {
-			return s, nil
-		}
-		if !ask {
-			return nil, errWouldAsk
-		}
-		return b.verify(caller, q)
-	}, nil)
+		// The call was for one who needs less.
+	}
 }
 
 // errWouldAsk says that a question would be needed, and nobody waits for it.

@@ -955,3 +955,30 @@ func TestMFAProofOfAKeyBeingRemoved(t *testing.T) {
 		})
 	}
 }
+
+// A proof that is good enough for one who waits may be too short for another.
+func TestMFAProofTooShortForOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		v := newVaultAt(w)
+		w.run(t.Context(), w.person(7, "mfa", types("123456")))
+		if err := w.Close(t.Context(), "restart"); err != nil {
+			t.Fatal(err)
+		}
+		w.start()
+		time.Sleep(8*time.Hour - 10*time.Minute)
+		slow := true
+		v.read = func() {
+			if slow {
+				slow = false
+				time.Sleep(time.Second)
+			}
+		}
+		go w.run(context.Background(), w.person(8, "mfa", types("222222")))
+		synctest.Wait()
+		g, err := w.run(t.Context(), w.person(9, "plainmfa", types("333333")))
+		if left := time.Until(g.Credentials.Expires); err != nil || left < 25*time.Minute {
+			t.Errorf("%v, %s are left", err, left)
+		}
+	})
+}
