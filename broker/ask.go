@@ -74,7 +74,9 @@ func (b *Broker) answer(ctx context.Context, m *matter, profile string, a *askin
 		b.prompts.settle(m.key)
 		w := b.prompts.next(ctx, m.key)
 		if w == nil && a.reason != "" {
-			return Secret{}, Errorf(m.failed, "%s%s", about(profile), a.reason).WithHint("%s", m.retry)
+			e := Errorf(m.failed, "%s%s", about(profile), a.reason).WithHint("%s", m.retry)
+			e.err = errNobody // for who comes back only now: it can be asked
+			return Secret{}, e
 		}
 		if w == nil {
 			return Secret{}, m.unaskable(profile)
