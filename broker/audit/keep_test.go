@@ -138,6 +138,14 @@ func prunable(t *testing.T, opts audit.Options, n int) *audit.Log {
 	return l
 }
 
+// aged leaves such a log for the next run, which is the first to compress and
+// to remove anything.
+func aged(t *testing.T, opts audit.Options, n int) {
+	t.Helper()
+	opts.Keep = 0
+	shut(t, prunable(t, opts.Plain(), n))
+}
+
 // fillTo writes until the log has so many segments.
 func fillTo(t testing.TB, l *audit.Log, opts audit.Options, n int) {
 	t.Helper()

@@ -218,18 +218,18 @@ func TestOldSegmentsOfAnotherLog(t *testing.T) {
 				dir, key, fsys := logDir(t), newKey(t), &faultFS{}
 				opts := audit.Options{Dir: dir, Signer: key.Signer, SegmentSize: 20 << 10, Keep: test.keep}
 				if test.old > 0 {
-					shut(t, prunable(t, opts.Plain(), test.old))
+					aged(t, opts, test.old)
 				}
 				if test.keep > 0 {
 					opts = opts.Plain()
 				}
-				l := openAsIs(t, opts.WithFS(fsys))
 				fsys.set(func(op, name string) outcome {
 					if strings.Contains(test.op, op) && name == test.on {
 						return fails
 					}
 					return fine
 				})
+				l := openAsIs(t, opts.WithFS(fsys))
 				put(t, l, 2, true)
 				settle()
 				put(t, l, 1, true)

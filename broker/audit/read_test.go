@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -181,10 +182,7 @@ func TestEntriesWithDamagedNumbers(t *testing.T) {
 	put(t, l, 10, false)
 	shut(t, l)
 	all := bytes.SplitAfter(segments(t, dir), []byte("\n"))[:10]
-	numbered := func(i int, n string) []byte {
-		_, rest, _ := bytes.Cut(all[i], []byte(","))
-		return slices.Concat([]byte(`{"seq":`+n+","), rest)
-	}
+	numbered := func(i int, n string) []byte { return renumbered(all[i], n) }
 	for _, tt := range []struct {
 		name          string
 		first, second [][]byte
@@ -203,27 +201,20 @@ func TestEntriesWithDamagedNumbers(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		var got []int64
-		for line, err := range audit.Entries(t.Context(), dir, audit.Query{}) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			got = append(got, line.Seq)
-		}
-		if !slices.Equal(got, tt.want) {
+		if got := seqs(t, dir, audit.Query{}); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
-		got = nil
-		for line, err := range audit.Entries(t.Context(), dir, audit.Query{Reverse: true}) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			got = append(got, line.Seq)
-		}
+		got := seqs(t, dir, audit.Query{Reverse: true})
 		if slices.Reverse(got); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %v from the end, want %v", tt.name, got, tt.want)
 		}
 	}
+}
+
+// renumbered is an entry's line with another number.
+func renumbered(line []byte, n string) []byte {
+	_, rest, _ := bytes.Cut(line, []byte(","))
+	return slices.Concat([]byte(`{"seq":`+n+","), rest)
 }
 
 // A segment that begins with a damaged number takes no entry from the one before.
@@ -233,8 +224,7 @@ func TestEntriesFromBeforeADamagedNumber(t *testing.T) {
 	put(t, l, 12, false)
 	shut(t, l)
 	all := bytes.SplitAfter(segments(t, dir), []byte("\n"))[:12]
-	_, rest, _ := bytes.Cut(all[8], []byte(","))
-	all[8] = slices.Concat([]byte(`{"seq":1,`), rest)
+	all[8] = renumbered(all[8], "1")
 	for i := range 3 {
 		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%06d.jsonl", i+1)), slices.Concat(all[4*i:4*i+4]...), 0o600); err != nil {
 			t.Fatal(err)
@@ -272,6 +262,44 @@ func TestFollow(t *testing.T) {
 			t.Errorf("%+v: %v", q, got)
 		}
 		shut(t, l)
+	}
+}
+
+// Where the segment that is read is removed, following goes on in the next one.
+func TestFollowWhereItIsPruned(t *testing.T) {
+	dir := logDir(t)
+	l := open(t, audit.Options{Dir: dir})
+	put(t, l, 6, false)
+	shut(t, l)
+	all := bytes.SplitAfter(segments(t, dir), []byte("\n"))[:6]
+	first, next := filepath.Join(dir, "000001.jsonl"), filepath.Join(dir, "000002.jsonl")
+	if err := os.WriteFile(first, slices.Concat(all[:4]...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var got []int64
+	for line, err := range audit.Entries(ctx, dir, audit.Query{Follow: true}) {
+		if err != nil {
+			if !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+			break
+		}
+		got = append(got, line.Seq)
+		switch line.Seq {
+		case 3:
+			// Listed, and not there any more when it is opened.
+			err := cmp.Or(os.Remove(first), os.Symlink("nowhere", first), os.WriteFile(next, slices.Concat(all[4:]...), 0o600))
+			if err != nil {
+				t.Fatal(err)
+			}
+		case 5:
+			cancel()
+		}
+	}
+	if !slices.Equal(got, span(0, 6)) {
+		t.Errorf("it showed %v", got)
 	}
 }
 
