@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -77,7 +78,14 @@ func Parse(s string) (Destination, error) {
 		}
 		port = p
 	}
-	d.host = net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+	host, ok := parseHost(u.Hostname())
+	if strings.Contains(u.Hostname(), ":") && u.Host[0] != '[' { // else its end may be meant as a port
+		return Destination{}, errors.New("an IPv6 address stands in brackets: [2001:db8::1]")
+	}
+	if !ok {
+		return Destination{}, errors.New("its host is neither a DNS name nor an IP address")
+	}
+	d.host = net.JoinHostPort(host, port)
 	if otlp && (d.path == "" || d.path == "/") {
 		d.path = "/v1/logs" // https://opentelemetry.io/docs/specs/otlp/#otlphttp-request
 	}
@@ -108,13 +116,38 @@ func Parse(s string) (Destination, error) {
 	return d, nil
 }
 
+// parseHost returns a host in the form in which two that are the same are
+// equal: a DNS name in lower case, of letters, digits, "-" and "_" (one in
+// another script as its A-labels, RFC 5890), or an IP address.
+func parseHost(s string) (host string, ok bool) {
+	ip, err := netip.ParseAddr(s)
+	switch {
+	case err == nil:
+		return ip.String(), isWord(ip.Zone())
+	case strings.Contains(s, ":"):
+		return "", false
+	}
+	for label := range strings.SplitSeq(strings.TrimSuffix(s, "."), ".") {
+		if label == "" || !isWord(label) {
+			return "", false
+		}
+	}
+	return strings.ToLower(s), true
+}
+
+// isWord reports whether s can stand in a DNS name, or name an IPv6 zone.
+func isWord(s string) bool {
+	return strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.") == ""
+}
+
 // Name tells one destination from another, and is shown. It is the URL without
 // its options, so that a cursor outlives a change of those.
 func (d Destination) Name() string {
 	if d.protocol == journaldProtocol {
 		return string(d.protocol)
 	}
-	return string(d.protocol) + "://" + d.host + d.otlpPath()
+	u := url.URL{Scheme: string(d.protocol), Host: d.host} // escapes an IPv6 zone
+	return u.String() + d.otlpPath()
 }
 
 // otlpPath is the path where there can be one.

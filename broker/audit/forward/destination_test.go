@@ -15,6 +15,8 @@ func TestParse(t *testing.T) {
 		{"syslog+tcp://10.0.0.1:1514/", "syslog+tcp://10.0.0.1:1514", Destination{protocol: syslogTCP, host: "10.0.0.1:1514", path: "/"}},
 		{"syslog+tls://[2001:db8::1]?ca=/etc/ca.pem&cert=/a/../c.pem&key=/k.pem", "syslog+tls://[2001:db8::1]:6514",
 			Destination{protocol: syslogTLS, host: "[2001:db8::1]:6514", ca: "/etc/ca.pem", cert: "/c.pem", key: "/k.pem"}},
+		{"syslog+tls://[FE80:0::1%25Eth0.1]", "syslog+tls://[fe80::1%25Eth0.1]:6514", Destination{protocol: syslogTLS, host: "[fe80::1%Eth0.1]:6514"}},
+		{"syslog+udp://Log_1.example.", "syslog+udp://log_1.example.:514", Destination{protocol: syslogUDP, host: "log_1.example.:514"}},
 		{"otlp+http://localhost?headers=/h", "otlp+http://localhost:4318/v1/logs", Destination{protocol: otlpHTTP, host: "localhost:4318", path: "/v1/logs", headers: "/h"}},
 		{"otlp+https://otel.example.com:443/a%20b/v1/logs?headers=/h", "otlp+https://otel.example.com:443/a%20b/v1/logs",
 			Destination{protocol: otlpHTTPS, host: "otel.example.com:443", path: "/a%20b/v1/logs", headers: "/h"}},
@@ -36,6 +38,14 @@ func TestParseRefuses(t *testing.T) {
 		{"syslog+tls://", "names no host"},
 		{"syslog+tls:host", "names no host"},
 		{"syslog+tls://:6514", "names no host"},
+		{"syslog+tls://::", "in brackets"},
+		{"syslog+tls://2001:db8::1:514", "in brackets"},
+		{"syslog+tls://2001:db8::1", "in brackets"},
+		{"syslog+tls://[fe80::1%25a%2fb]", "not a URL"},
+		{"syslog+tls://[fe80::1%25a~b]", "neither a DNS name nor an IP address"},
+		{"syslog+tls://a..b", "neither a DNS name nor an IP address"},
+		{"syslog+tls://b\u00fccher.example", "neither a DNS name nor an IP address"},
+		{"syslog+tls://a~b", "neither a DNS name nor an IP address"},
 		{"syslog+tls://host:0", "port"},
 		{"syslog+tls://host:65536", "port"},
 		{"syslog+tls://host:x", "not a URL"},
@@ -67,6 +77,8 @@ func TestParseRefuses(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add("syslog+tls://host:6514?ca=/ca.pem")
+	f.Add("syslog+tls://[fe80::1%25eth0]")
+	f.Add("sYslog+tls://::")
 	f.Add("otlp+https://host/v1/logs?headers=/h")
 	f.Fuzz(func(t *testing.T, s string) {
 		d, err := Parse(s)
