@@ -299,8 +299,10 @@
 // signed. What a crash leaves is mended when the log is next opened, and an
 // entry log.recovered says what: a torn last line is cut; a half-made copy of
 // lines in a next segment is removed, and of a whole one the lines that it was
-// made of. Nothing that a checkpoint covers is ever mended: where it does not
-// fit, the log does not open.
+// made of. What stays of the entries after the last checkpoint is written again
+// as it is and synced: where a sync had failed, it may be in memory alone.
+// Nothing that a checkpoint covers is ever mended: where it does not fit, the
+// log does not open.
 //
 // A segment is compressed beside its place, brought to disk, read again, and
 // each of its leaves compared with the tree's; only then does the new file get

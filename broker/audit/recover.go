@@ -248,21 +248,47 @@ func (r *recovery) tail(ctx context.Context, at place) error {
 		if r.compressed(i) {
 			continue
 		}
-		if err := r.sync(i); err != nil {
+		off := int64(0)
+		if i == first {
+			off = at.off
+		}
+		if err := r.rewrite(segmentName(r.segs[i]), off); err != nil {
 			return err
 		}
 	}
 	return r.fs.SyncDir(r.dir)
 }
 
-// sync brings segment i to disk: what the last run wrote may be in memory only.
-func (r *recovery) sync(i int) error {
-	f, err := r.fs.OpenFile(r.segPath(i), os.O_WRONLY, 0)
+// rewrite brings a file to disk from off on: what the last run wrote may be in
+// memory only. It is written again, in its place: where a sync failed in that
+// run, the kernel may take for written what is not, and would not sync it.
+func (r *recovery) rewrite(name string, off int64) error {
+	in, err := os.Open(filepath.Join(r.dir, name))
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	return f.Sync()
+	defer in.Close()
+	out, err := r.fs.OpenFile(filepath.Join(r.dir, name), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := in.ReadAt(buf, off)
+		if n > 0 {
+			if err := writeAt(out, buf[:n], off); err != nil {
+				return err
+			}
+			off += int64(n)
+		}
+		if err == io.EOF {
+			return out.Sync()
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 func (r *recovery) segPath(i int) string { return filepath.Join(r.dir, segmentName(r.segs[i])) }
@@ -387,7 +413,7 @@ func (r *recovery) overlap(i int, f int64) error {
 	rest := copied[len(whole):]
 	switch {
 	case bytes.HasPrefix(whole, moved):
-		if err := r.sync(i + 1); err != nil {
+		if err := r.rewrite(segmentName(r.segs[i+1]), 0); err != nil {
 			return err
 		}
 		if err := r.cutFile(segmentName(r.segs[i]), int64(from)); err != nil {
