@@ -123,7 +123,9 @@ func (l *Log) startAnchoring() {
 	if last != nil {
 		a.sent, a.status = last.note, broker.Anchor{Time: at, Entries: last.size}
 	}
-	if c := l.sign.last; c != nil {
+	if err := l.writeFound(); err != nil {
+		l.log.Warn("audit log's last checkpoint cannot be brought to disk", "err", err)
+	} else if c := l.sign.last; c != nil {
 		l.toAnchor(c.note)
 	}
 	go l.anchorAll()

@@ -137,6 +137,12 @@ func (r *recovery) lastCheckpoint() error {
 		}
 		r.mend("cut %d bytes of an unfinished checkpoint", size-end)
 	}
+	if last != nil {
+		r.sign.found = last.note
+		if whole {
+			r.sign.found = append(slices.Clone(last.note), '\n')
+		}
+	}
 	if !whole {
 		r.sign.lead = []byte("\n")
 	}

@@ -27,6 +27,8 @@ type signing struct {
 	f    file  // nil until needed, and after a failure
 	off  int64 // bytes of whole checkpoints
 	lead []byte
+
+	found []byte // the end of them that Open found and that may be in memory only
 }
 
 func (s *signing) closeFile() {
@@ -175,6 +177,29 @@ func (l *Log) readSigner(ctx context.Context) error {
 	return nil
 }
 
+// writeFound brings the checkpoint that Open found to disk. It is written again,
+// as the tail of the entries is (see rewrite): the one after it would follow a
+// hole.
+func (l *Log) writeFound() error {
+	s := &l.sign
+	if s.found == nil {
+		return nil
+	}
+	f, err := l.fs.OpenFile(filepath.Join(l.dir, checkpointsName), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := writeAt(f, s.found, s.off-int64(len(s.found))); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	s.found = nil
+	return nil
+}
+
 // writeCheckpoint appends a note to the checkpoints file and syncs it.
 func (l *Log) writeCheckpoint(msg []byte) error {
 	s := &l.sign
@@ -182,6 +207,9 @@ func (l *Log) writeCheckpoint(msg []byte) error {
 	err := l.inPlace()
 	if err == nil && s.f != nil {
 		err = s.f.InPlace()
+	}
+	if err == nil {
+		err = l.writeFound()
 	}
 	if err != nil {
 		return err
