@@ -193,9 +193,22 @@ func lastCheckpoint(f io.ReaderAt, size int64) (last *checkpoint, end int64, who
 
 // hole reports whether b, the end of a checkpoints file, can be what a power
 // cut has left of one checkpoint: zeros where bytes were not on disk yet, before
-// some that were.
+// some that were. Where one more begins in it, it is damage: the one before was
+// on disk by then.
 func hole(b []byte) bool {
-	return len(b) <= maxCheckpoint && bytes.IndexByte(b, 0) >= 0
+	if len(b) > maxCheckpoint || bytes.IndexByte(b, 0) < 0 {
+		return false
+	}
+	for {
+		_, rest, found := bytes.Cut(b, []byte("\n\n"))
+		if !found {
+			return true
+		}
+		if len(rest) > 0 && rest[0] != 0 && !bytes.HasPrefix(rest, []byte(sigPrefix)) {
+			return false
+		}
+		b = rest
+	}
 }
 
 // checked is a checkpoint from the file, or what is wrong with what should

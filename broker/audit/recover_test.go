@@ -36,6 +36,7 @@ func TestRecover(t *testing.T) {
 		}
 		return im.with(name, b)
 	}
+	checkpoint := im["checkpoints"][bytes.LastIndex(im["checkpoints"], []byte("\n\ngatepass-audit/"))+2:]
 	const all = 20
 	for _, tt := range []struct {
 		name    string
@@ -65,8 +66,8 @@ func TestRecover(t *testing.T) {
 		{"short hashes", im.with("hashes", im["hashes"][:100]), all, "computed the file hashes again", ""},
 		{"wrong hashes", im.with("hashes", make([]byte, len(im["hashes"]))), all, "computed the file hashes again", ""},
 		{"torn checkpoint", im.with("checkpoints", join(im["checkpoints"], []byte("gatepass-audit/"))), all, "unfinished checkpoint", ""},
-		{"checkpoint with a hole", im.with("checkpoints", join(im["checkpoints"], make([]byte, 40), im["checkpoints"][40:])), all, "unfinished checkpoint", ""},
-		{"checkpoint with zeros for its signature", im.with("checkpoints", join(im["checkpoints"], im["checkpoints"][:bytes.Index(im["checkpoints"], []byte("\n\n"))+2], make([]byte, 90))), all, "unfinished checkpoint", ""},
+		{"checkpoint with a hole", im.with("checkpoints", join(im["checkpoints"], make([]byte, 40), checkpoint[40:])), all, "unfinished checkpoint", ""},
+		{"checkpoint with zeros for its signature", im.with("checkpoints", join(im["checkpoints"], checkpoint[:bytes.Index(checkpoint, []byte("\n\n"))+2], make([]byte, 90))), all, "unfinished checkpoint", ""},
 		{"checkpoint without its empty line", im.with("checkpoints", bytes.TrimSuffix(im["checkpoints"], []byte("\n"))), all, "", ""},
 		{"no checkpoints", im.with("checkpoints", nil), all, "", ""},
 
@@ -83,6 +84,7 @@ func TestRecover(t *testing.T) {
 		{"rubbish in a closed segment", im.with(before, join(im[before], []byte("rubbish\n"))).with(after, []byte{}), all, "moved 8 bytes", ""},
 		{"rubbish instead of an entry", im.with(before, join(im[before][:len(im[before])-9], []byte("rubbish\n"))), 0, "", "what should be entry"},
 		{"checkpoints that are none", im.with("checkpoints", []byte("a\nb\nc\n\nd\n")), 0, "", "not a checkpoint"},
+		{"checkpoint with a zero, and another one", im.with("checkpoints", join(bytes.Replace(im["checkpoints"], []byte("\n12\n"), []byte("\n1\x00\n"), 1), im["checkpoints"])), 0, "", "not a checkpoint"},
 		{"checkpoints that go back", im.with("checkpoints", join(im["checkpoints"], bytes.Replace(im["checkpoints"], []byte("\n12\n"), []byte("\n11\n"), 1))), 0, "", "goes back"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
