@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,6 +34,10 @@ func TestMain(m *testing.M) {
 		return
 	}
 	time.Local = time.UTC // what is shown as local time is compared
+	// Most of the time they wait for programs. A -parallel of one's own counts.
+	if err := flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))); err != nil {
+		panic(err)
+	}
 	status := m.Run()
 	if builtPrograms != "" {
 		os.RemoveAll(builtPrograms)
