@@ -346,7 +346,7 @@ func TestPassphraseOfALease(t *testing.T) {
 	t.Parallel()
 	r := newLockedRealm(t)
 	script := `exec >/dev/tty 2>&1; PATH=` + r.bin + `:$PATH; echo "inside $GATEPASS_PROFILE"; read -r _ </dev/tty
-gatepass keys list; echo "keys $?"; gatepass renew; echo "renewed $?"; gatepass credential-process deploy >/dev/null; echo "served $?"; exit 7`
+gatepass keys list; echo "keys $?"; read -r _ </dev/tty; gatepass renew; echo "renewed $?"; gatepass credential-process deploy >/dev/null; echo "served $?"; exit 7`
 	p := r.onTerminal(t, "exec", "deploy", "--", "sh", "-c", script)
 	p.unseen("gatepass: profile deploy, for "+os.Args[0]+": "+asksOld, passphraseOf(t))
 	p.expect("inside deploy")
@@ -356,6 +356,7 @@ gatepass keys list; echo "keys $?"; gatepass renew; echo "renewed $?"; gatepass 
 	if seen := p.seen.String(); strings.Count(seen, asksOld) != 1 {
 		t.Errorf("asked for what is refused: %q", seen)
 	}
+	p.enter("\n")
 	p.unseen(asksOld, passphraseOf(t))
 	p.exits(7)
 	if seen := p.rest(); !strings.Contains(seen, "renewed 0") || !strings.Contains(seen, "served 0") || strings.Count(seen, asksOld) != 2 {
