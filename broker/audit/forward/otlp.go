@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net"
 	"net/http"
 	"strconv"
@@ -163,6 +164,8 @@ func (s *otlpSink) send(ctx context.Context, batch []record) error {
 	switch {
 	case resp.StatusCode == http.StatusRequestEntityTooLarge && len(batch) > 1:
 		return s.sendHalves(ctx, batch)
+	case resp.StatusCode == http.StatusOK && isPage(resp.Header):
+		return errors.New("it answers with a web page: another server is in its place, or a network that wants a sign-in")
 	case resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusNoContent: // which Loki answers
 		return partial(answer, len(batch))
 	}
@@ -171,6 +174,13 @@ func (s *otlpSink) send(ctx context.Context, batch []record) error {
 		return &later{failure, in}
 	}
 	return failure
+}
+
+// isPage reports whether an answer is HTML: the protocol's is JSON or Protobuf,
+// and some collectors send none.
+func isPage(h http.Header) bool {
+	media, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	return media == "text/html" || media == "application/xhtml+xml"
 }
 
 // sendHalves sends a batch that was too large for one request. What is rejected

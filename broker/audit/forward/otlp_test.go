@@ -202,6 +202,11 @@ func TestOTLPErrors(t *testing.T) {
 	if err := answer(204, ""); err != nil {
 		t.Errorf("204 is a success of Loki's: got %v", err)
 	}
+	for media, isPage := range map[string]bool{"text/html; charset=utf-8": true, "TEXT/HTML": true, "application/xhtml+xml": true, "application/json": false, "text/plain": false, "": false} {
+		if err := answer(200, "<!doctype html><title>Sign in</title>", "Content-Type", media); (err != nil) != isPage || isPage && !strings.Contains(err.Error(), "a web page") {
+			t.Errorf("%q: got %v", media, err)
+		}
+	}
 	err := answer(503, "", "Retry-After", "120")
 	if l, ok := errors.AsType[*later](err); !ok || l.in != 2*time.Minute {
 		t.Errorf("got %v", err)
