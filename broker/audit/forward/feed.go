@@ -214,7 +214,7 @@ func (f *feed) collect(records <-chan record) []record {
 	f.pending = r.entry.Time
 	f.mu.Unlock()
 	batch, size := []record{r}, len(r.raw)
-	soon := time.NewTimer(batchWait)
+	soon := time.NewTimer(f.cfg.gather)
 	defer soon.Stop()
 	// The cursor does not move to one that is not sure.
 	for (len(batch) < f.most || !r.sure && len(batch) < batchEntries) && size < batchBytes {

@@ -46,6 +46,7 @@ type Config struct {
 	now     func() time.Time
 	sleep   func(context.Context, time.Duration) error
 	timeout time.Duration // of a batch
+	gather  time.Duration // how long a batch waits for further entries
 	drain   time.Duration // at the end
 }
 
@@ -75,6 +76,9 @@ func New(cfg Config) (*Forwarder, error) {
 	}
 	if cfg.sleep == nil {
 		cfg.sleep = sleep
+	}
+	if cfg.gather == 0 {
+		cfg.gather = batchWait
 	}
 	if cfg.timeout == 0 {
 		cfg.timeout = sendTimeout
