@@ -48,14 +48,14 @@ func helperAsk() {
 }
 
 // helperParent starts the helper that its second argument names, with the
-// port and the arguments that follow, and says its number.
+// port and the arguments that follow, and says its number and then what it said.
 func helperParent() {
 	cmd := exec.Command(os.Args[0], append([]string{os.Args[1]}, os.Args[3:]...)...)
 	cmd.Env = append(os.Environ(), "ENDPOINT_TEST_HELPER="+os.Args[2])
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	must(cmd.Start())
-	fmt.Println(cmd.Process.Pid)
-	must(cmd.Wait())
+	cmd.Stdin, cmd.Stderr = os.Stdin, os.Stderr
+	out, err := cmd.Output()
+	must(err)
+	fmt.Printf("%d\n%s", cmd.Process.Pid, out)
 }
 
 func helperUndumpable() {
